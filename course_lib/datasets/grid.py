@@ -1,0 +1,97 @@
+"""A complete grid of ground-truth factors, and the one-to-one map between its points and row numbers."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FactorGrid:
+    """All combinations of K discrete factors, numbered with the last factor changing fastest.
+
+    names: the K factors, in order; sizes: how many values each takes.
+    Value checks run on the CPU only: on an accelerator they would make the host wait for it.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    def __post_init__(self):
+        if len(self.names) != len(self.sizes) or len(set(self.names)) != len(self.names) or not self.names:
+            raise ValueError(f"expected one distinct name per size, got names={self.names}, sizes={self.sizes}")
+        if not all(type(size) is int and size > 0 for size in self.sizes):
+            raise ValueError(f"expected positive integer sizes, got {self.sizes}")
+
+    def __len__(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Rows between two neighbouring values of each factor: stride_k = Π_{j>k} size_j."""
+        return tuple(math.prod(self.sizes[k + 1 :]) for k in range(len(self.sizes)))
+
+    def factors(self, index: Tensor) -> Tensor:
+        """Row numbers (N,) to factors (N, K), both int64: factor_k = ⌊index / stride_k⌋ mod size_k."""
+        _check_long(index, "index", ndim=1)
+        _check_range(index, "index", len(self))
+        # Python numbers instead of a tensor of strides: a tensor would have to be copied to the device.
+        columns = [index // stride % size for stride, size in zip(self.strides, self.sizes, strict=True)]
+        return torch.stack(columns, dim=1)  # (N, K)
+
+    def index(self, factors: Tensor) -> Tensor:
+        """Factors (N, K) to row numbers (N,), both int64: index = Σ_k stride_k · factor_k."""
+        self.check(factors)
+        return sum(stride * column for stride, column in zip(self.strides, factors.unbind(1), strict=True))
+
+    def sample(self, n: int, generator: torch.Generator, fixed: dict[str, int] | None = None) -> Tensor:
+        """n points (n, K), int64, on the generator's device: uniform, save that `fixed` holds factors still."""
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(f"expected a torch.Generator, got {type(generator).__name__}")
+        fixed = fixed or {}
+        self._check_fixed(fixed)
+        device = generator.device
+        columns = [
+            torch.full((n,), fixed[name], device=device)
+            if name in fixed
+            else torch.randint(size, (n,), generator=generator, device=device)
+            for name, size in zip(self.names, self.sizes, strict=True)
+        ]
+        return torch.stack(columns, dim=1)  # (n, K)
+
+    def check(self, factors: Tensor) -> None:
+        """Raise TypeError or ValueError unless `factors` is int64 of shape (N, K) and inside the grid."""
+        _check_long(factors, "factors", ndim=2)
+        if factors.shape[1] != len(self.names):
+            raise ValueError(
+                f"factors: expected shape (N, {len(self.names)}), one column for each of {self.names}, "
+                f"got {tuple(factors.shape)}"
+            )
+        for name, size, column in zip(self.names, self.sizes, factors.unbind(1), strict=True):
+            _check_range(column, f"factor {name!r}", size)
+
+    def _check_fixed(self, fixed: dict[str, int]) -> None:
+        for name, value in fixed.items():
+            if name not in self.names:
+                raise ValueError(f"fixed: no factor is called {name!r}; choose from {self.names}")
+            size = self.sizes[self.names.index(name)]
+            if type(value) is not int or not 0 <= value < size:
+                raise ValueError(f"fixed: {name!r} takes the integers 0 to {size - 1}, got {value!r}")
+
+
+def _check_long(tensor: Tensor, what: str, ndim: int) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{what}: expected a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.dtype != torch.int64:
+        raise TypeError(f"{what}: expected dtype torch.int64, got {tensor.dtype}; convert with .long()")
+    if tensor.ndim != ndim:
+        raise ValueError(f"{what}: expected {ndim} dimension(s), got shape {tuple(tensor.shape)}")
+
+
+def _check_range(values: Tensor, what: str, size: int) -> None:
+    if values.device.type != "cpu" or values.numel() == 0:
+        return
+    low, high = values.aminmax()
+    if low < 0 or high >= size:
+        raise ValueError(f"{what}: expected values from 0 to {size - 1}, got values from {low} to {high}")

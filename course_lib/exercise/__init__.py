@@ -1,0 +1,21 @@
+"""Exercises: contract, answer, solution, key, check."""
+
+from course_lib.exercise.answers import answer
+from course_lib.exercise.check import check
+from course_lib.exercise.contract import MB, Exercise, MissingAnswer, exercise
+from course_lib.exercise.progress import hint, progress, reveal
+from course_lib.exercise.solution import Case, solution
+
+__all__ = [
+    "MB",
+    "Case",
+    "Exercise",
+    "MissingAnswer",
+    "answer",
+    "check",
+    "exercise",
+    "hint",
+    "progress",
+    "reveal",
+    "solution",
+]

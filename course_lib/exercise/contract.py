@@ -1,0 +1,114 @@
+"""The contract: what an exercise promises, and the hole that a student's answer fills."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MB = 1024**2
+
+
+class MissingAnswer(NotImplementedError):
+    """Raised where a lesson calls an exercise that has no answer yet."""
+
+    def __init__(self, exercise: Exercise):
+        self.exercise = exercise
+        super().__init__(
+            f"{exercise.id} has no answer yet. Write it in notebook {exercise.notebook}, section "
+            f"“{exercise.section}”, run its cell, then run this cell again."
+        )
+
+
+@dataclass(eq=False)
+class Exercise:
+    """A hole in the library. Calling it runs the answer in force; `check` says whether that is right.
+
+    probe       turns tensors into the call and the result into tensors, where the exercise takes or
+                returns something else (a module, an optimiser, a random generator).
+    at_scale    `at_scale(n)` makes the inputs at size n; `full_size` is the n at which `memory`, the
+                bound in bytes on what the answer holds at once (backward pass included), must keep.
+    plain       the readable loop that is given; timed against the answer at n = `timed_size`.
+    """
+
+    function: Callable
+    section: str
+    points: int = 1
+    gradients: bool = True
+    rtol: float = 1e-4
+    atol: float = 1e-5
+    probe: Callable[..., Any] | None = None
+    at_scale: Callable[[int], dict] | None = None
+    full_size: int = 4096
+    memory: int | None = None
+    plain: Callable | None = None
+    timed_size: int = 128
+
+    def __post_init__(self):
+        functools.update_wrapper(self, self.function)
+        self.name: str = self.function.__name__
+        self.lesson: str = self.function.__module__.rpartition(".")[2]
+
+    @property
+    def id(self) -> str:
+        return f"{self.lesson}.{self.name}"
+
+    @property
+    def notebook(self) -> str:
+        from course_lib.lessons import LESSONS
+
+        return next((x.notebook for x in LESSONS if x.module == self.lesson), self.lesson)
+
+    def __call__(self, *args, **kwargs):
+        from course_lib.exercise.answers import in_force
+
+        return in_force(self)(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<exercise {self.id}>"
+
+
+def exercise(section: str, **options) -> Callable[[Callable], Exercise]:
+    """Declare the decorated signature and docstring as an exercise of the lesson it stands in."""
+    return lambda function: Exercise(function, section, **options)
+
+
+def run(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
+    """Call an implementation through the exercise's probe; its result as named tensors.
+
+    A tensor is {"result": …}, a tuple {"result 0": …, …}, a dict stays. Anything else is returned under
+    its name as it is, so that the caller can say what is wrong with it.
+    """
+    result = ex.probe(implementation, **inputs) if ex.probe else implementation(**inputs)
+    if isinstance(result, dict):
+        return result
+    if isinstance(result, tuple):
+        return {f"result {i}": value for i, value in enumerate(result)}
+    return {"result": result}
+
+
+def run_with_gradients(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor | None]:
+    """The gradients of one fixed weighted sum of all outputs, by input. None: nothing flows there.
+
+    The weights cos(1), cos(2), … differ, so errors of single elements cannot cancel in the sum.
+    """
+    leaves = {
+        k: v.detach().clone().requires_grad_()
+        for k, v in inputs.items()
+        if isinstance(v, Tensor) and v.is_floating_point()
+    }
+    outputs = run(ex, implementation, {**inputs, **leaves})
+    total = [
+        (torch.arange(1, v.numel() + 1, device=v.device, dtype=v.dtype).cos().view_as(v) * v).sum()
+        for v in outputs.values()
+        if isinstance(v, Tensor) and v.requires_grad
+    ]
+    if not total or not leaves:
+        return dict.fromkeys(leaves)
+    return dict(
+        zip(leaves, torch.autograd.grad(sum(total), list(leaves.values()), allow_unused=True), strict=True)
+    )

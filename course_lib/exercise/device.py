@@ -1,0 +1,121 @@
+"""Is an answer ready for a GPU, and does it fit? Judged without one, on `meta` tensors.
+
+Meta tensors have shapes and no values, so whatever needs a value on the host is found at once: on a
+GPU the same line would make the processor wait for the device (a stall) or crash.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from course_lib.exercise.contract import Exercise, run, run_with_gradients
+
+_STALLS = {
+    "_local_scalar_dense": "reads a value on the host: .item(), float(), bool(), a Python `if` or `for` over a "
+    "tensor (argument validation in torch.distributions does it too; validate_args=False turns it off). A GPU "
+    "stalls there. Stay in tensor operations such as torch.where",
+    "nonzero": "makes a tensor whose size depends on values (a boolean mask used as an index, nonzero): a GPU "
+    "stalls to learn that size. Multiply by the mask or use torch.where",
+    "bincount": "calls bincount, whose size depends on the largest value: a GPU stalls to learn it. Add into a "
+    "tensor of known size with index_add_ or scatter_add_",
+    "_linalg_check_errors": "calls a linear-algebra routine that reports failure on the host (cholesky, solve, "
+    "inv): a GPU stalls there. torch.linalg.cholesky_ex, solve_ex and slogdet do not",
+    "equal": "calls torch.equal, which answers on the host: a GPU stalls there. Compare with == instead",
+}
+_STALLS |= dict.fromkeys(("masked_select", "argwhere"), _STALLS["nonzero"])
+_STALLS |= dict.fromkeys(
+    ("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
+    "makes a tensor whose size depends on values: a GPU stalls to learn that size",
+)
+
+
+class NotReady(Exception):
+    """What a GPU would stall or crash on, in words."""
+
+
+class DeviceWatch(TorchDispatchMode):
+    """Watches every operation: devices, host reads, and the bytes alive at once (`peak`)."""
+
+    def __init__(self, file: str | None = None):
+        super().__init__()
+        self.file = file
+        self.problem: str | None = None
+        self.line: int | None = None
+        self.alive = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        on_device = [x for x in tensors if x.is_meta]
+        if on_device:
+            self._check(func.overloadpacket.__name__, args, kwargs, tensors)
+        result = func(*args, **kwargs)
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor) and x.is_meta:
+                self._count(x.untyped_storage())
+        return result
+
+    def _check(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
+        if name == "_to_copy" and torch.device(kwargs.get("device") or "meta").type == "cpu":
+            self.fail("copies a tensor to the CPU (.cpu(), .tolist(), .to('cpu')): a GPU stalls there")
+        if name in ("copy_", "lift_fresh", "detach"):
+            return
+        if name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1]):
+            self.fail(_STALLS["nonzero"])
+        if name in _STALLS:
+            self.fail(_STALLS[name])
+        # A number may live on the CPU (0-dimensional tensors are passed by value); anything else may not.
+        if any(x.device.type == "cpu" and x.ndim > 0 for x in tensors):
+            self.fail(
+                f"mixes a CPU tensor into {name.strip('_')}: a GPU crashes there. "
+                "Make new tensors on the input's device: device=x.device, torch.zeros_like(x), x.new_zeros(…)"
+            )
+
+    def fail(self, problem: str) -> None:
+        if self.problem is None:
+            frame = sys._getframe()
+            while frame and frame.f_code.co_filename != self.file:
+                frame = frame.f_back
+            self.problem, self.line = problem, frame and frame.f_lineno
+        raise NotReady(self.problem)
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._seen:
+            return
+        size = storage.nbytes()
+        self._seen.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.alive -= size
+
+
+def watch(ex: Exercise, implementation: Callable, inputs: dict, file: str | None = None) -> DeviceWatch:
+    """Run an implementation, backward pass included, on meta copies of the inputs."""
+    inputs = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in inputs.items()}
+    mode = DeviceWatch(file)
+    for x in inputs.values():  # inputs exist anyway: they do not count
+        if isinstance(x, Tensor):
+            mode._seen.add(x.untyped_storage()._cdata)
+    try:
+        with mode:
+            (run_with_gradients if ex.gradients else run)(ex, implementation, inputs)
+    except NotReady:
+        pass
+    except TypeError as error:
+        if "numpy" not in str(error):
+            raise
+        mode.problem = "turns a tensor into a NumPy array: a GPU tensor cannot be one. Stay in torch"
+    return mode

@@ -1,0 +1,127 @@
+"""Answer keys: what the solution and every named mistake give on recorded inputs.
+
+With `data/answer_keys/LESSON.safetensors` a student's check needs no solution. Tensors are named
+`exercise/case/kind/name`; a mistake's kind is `mistake=its name`. Sentences, hints and plain numbers
+stand as JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from course_lib.exercise.answers import find_solution
+from course_lib.exercise.contract import Exercise, run, run_with_gradients
+
+
+@dataclass
+class Key:
+    """One exercise's key. An outcome is a dict of tensors: outputs, and `gradient of x` for each input."""
+
+    cases: list[dict]
+    outcomes: list[dict[str, Tensor]]
+    mistakes: dict[str, list[dict[str, Tensor]]]
+    sentences: dict[str, str]
+    hints: list[str]
+
+
+def data_folder() -> Path:
+    """`data/`: inside the installed library, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "data" if (package / "data").exists() else package.parent / "data"
+
+
+def outcome(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
+    """Outputs and, where the exercise asks for them, gradients; what no gradient reaches is absent."""
+    found = {k: v.detach() for k, v in run(ex, implementation, inputs).items()}
+    if ex.gradients:
+        gradients = run_with_gradients(ex, implementation, inputs)
+        found |= {f"gradient of {k}": v for k, v in gradients.items() if v is not None}
+    return found
+
+
+@contextmanager
+def solutions_only() -> Iterator[None]:
+    """Answers called by answers come from the solutions, whatever is saved in `answers/`."""
+    before = os.environ.get("COURSE_ANSWERS")
+    os.environ["COURSE_ANSWERS"] = "solutions"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COURSE_ANSWERS"]
+        else:
+            os.environ["COURSE_ANSWERS"] = before
+
+
+def record(ex: Exercise, seed: int = 0) -> Key:
+    """Run the solution of `ex` and every named mistake on its cases."""
+    solution = find_solution(ex)
+    cases = solution.draw_cases(seed)
+    with solutions_only(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Key(
+            cases=[dict(c) for c in cases],
+            outcomes=[outcome(ex, solution.function, c) for c in cases],
+            mistakes={m.name: [outcome(ex, m.function, c) for c in cases] for m in solution.mistakes},
+            sentences={m.name: m.sentence for m in solution.mistakes},
+            hints=list(solution.hints),
+        )
+
+
+def write_keys(path: Path, keys: dict[str, Key]) -> None:
+    """Store the keys of one lesson, by exercise name."""
+    tensors, notes = {}, {}
+    for name, key in keys.items():
+        for i, case in enumerate(key.cases):
+            kinds = {"input": case, "outcome": key.outcomes[i]}
+            kinds |= {f"mistake={m}": found[i] for m, found in key.mistakes.items()}
+            for kind, values in kinds.items():
+                for k, v in values.items():
+                    if isinstance(v, Tensor):
+                        tensors[f"{name}/{i}/{kind}/{k}"] = v.contiguous().clone()
+        numbers = [{k: v for k, v in c.items() if not isinstance(v, Tensor)} for c in key.cases]
+        notes[name] = {"numbers": numbers, "sentences": key.sentences, "hints": key.hints}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"exercises": json.dumps(notes, ensure_ascii=False)})
+
+
+@functools.cache
+def read_keys(path: Path, version: float) -> dict[str, Key]:
+    keys: dict[str, Key] = {}
+    with safe_open(path, framework="pt") as file:
+        for name, note in json.loads(file.metadata()["exercises"]).items():
+            blank = [{} for _ in note["numbers"]]
+            mistakes = {m: [dict(b) for b in blank] for m in note["sentences"]}
+            outcomes = [dict(b) for b in blank]
+            keys[name] = Key(note["numbers"], outcomes, mistakes, note["sentences"], note["hints"])
+        for entry in file.keys():  # noqa: SIM118 (not a dict)
+            name, case, kind, item = entry.split("/")
+            key, i = keys[name], int(case)
+            mistake = kind.partition("=")[2]
+            target = {"input": key.cases, "outcome": key.outcomes}.get(kind) or key.mistakes[mistake]
+            target[i][item] = file.get_tensor(entry)
+    return keys
+
+
+def find_key(ex: Exercise) -> Key:
+    """The recorded key of an exercise; a clear error where the data folder lacks it."""
+    path = data_folder() / "answer_keys" / f"{ex.lesson}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"No answer key at {path}. Reinstall the course, or, with solutions at hand, run `course keys`."
+        )
+    keys = read_keys(path, path.stat().st_mtime)
+    if ex.name not in keys:
+        raise KeyError(f"{path} holds no key for {ex.id}: with solutions at hand, run `course keys`.")
+    return keys[ex.name]

@@ -1,0 +1,115 @@
+"""A student's record on this machine: checks, hints, what is passed. Never sent anywhere."""
+
+from __future__ import annotations
+
+import html
+import json
+
+from course_lib.exercise import answers
+from course_lib.exercise.contract import Exercise
+from course_lib.exercise.key import find_key
+
+
+def _file():
+    return answers.answers_folder() / "progress.json"
+
+
+def _read() -> dict[str, dict]:
+    try:
+        return json.loads(_file().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:  # damaged: keep it for the student, start anew
+        _file().replace(_file().with_suffix(".damaged.json"))
+        return {}
+
+
+def _update(ex: Exercise, **changes) -> dict:
+    record = _read()
+    entry = record.setdefault(ex.id, {"checks": 0, "hints": 0, "status": "not attempted"})
+    entry.update({k: change(entry[k]) if callable(change) else change for k, change in changes.items()})
+    path = _file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    draft.replace(path)
+    return entry
+
+
+def note_check(ex: Exercise, status: str) -> None:
+    """Count a check of an attempted answer and keep its result."""
+    if status != "not attempted" or ex.id in _read():
+        _update(ex, checks=lambda n: n + (status != "not attempted"), status=status)
+
+
+class Panel:
+    """Text and HTML of one small message."""
+
+    def __init__(self, text: str, markup: str):
+        self.text, self.markup = text, markup
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+
+def _message(text: str, code: str = "") -> Panel:
+    markup = (
+        '<div style="border-left:4px solid #0072B2;padding:.3em .9em;margin:.4em 0;max-width:52em">'
+        f"{html.escape(text)}{'<pre>' + html.escape(code) + '</pre>' if code else ''}</div>"
+    )
+    return Panel(f"{text}\n{code}".strip(), markup)
+
+
+def hint(ex: Exercise) -> Panel:
+    """The next hint to an exercise, each stronger than the one before; the last is repeated."""
+    hints = find_key(ex).hints
+    given = _read().get(ex.id, {}).get("hints", 0)
+    now = min(given, len(hints) - 1)
+    if not answers.solutions_in_force():
+        _update(ex, hints=min(given + 1, len(hints)))
+    return _message(f"Hint {now + 1} of {len(hints)}: {hints[now]}")
+
+
+def reveal(ex: Exercise) -> Panel:
+    """The solution's source, where this edition contains it, after an attempt."""
+    solution = answers.find_solution(ex, revealed_only=not answers.solutions_in_force())
+    if solution is None:
+        return _message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
+    if not answers.solutions_in_force() and not _read().get(ex.id, {}).get("checks"):
+        return _message(f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown.")
+    return _message(f"A solution of {ex.id}:", solution.source)
+
+
+_SIGNS = {"passed": ("✓", "#009E73"), "not attempted": ("○", "#888888")}
+
+
+def progress() -> Panel:
+    """The whole course at a glance: every exercise passed, tried or open, and the points so far."""
+    from course_lib.lessons import LESSONS, exercises
+
+    record = _read()
+    rows, lines, won, total = [], [], 0, 0
+    for lesson in LESSONS:
+        marks, passed = [], 0
+        for ex in exercises(lesson):
+            status = record.get(ex.id, {}).get("status", "not attempted")
+            sign, colour = _SIGNS.get(status, ("✗", "#D55E00"))
+            passed += status == "passed"
+            won += ex.points * (status == "passed")
+            total += ex.points
+            marks.append(
+                f'<span style="white-space:nowrap"><b style="color:{colour}">{sign}</b> '
+                f'<code title="{html.escape(status)}">{ex.name}</code></span>'
+            )
+        lines.append(f"{lesson.notebook}: {passed} of {len(marks)} exercises passed")
+        rows.append(
+            f'<tr><td style="text-align:left;vertical-align:top;white-space:nowrap"><b>{lesson.title}</b><br>'
+            f"<small>{passed} of {len(marks)} · about {lesson.minutes} min</small></td>"
+            f'<td style="text-align:left">{" &ensp;".join(marks)}</td></tr>'
+        )
+    lines.append(f"{won} of {total} points")
+    table = f'<table style="max-width:60em">{"".join(rows)}</table><div>{won} of {total} points</div>'
+    return Panel("\n".join(lines), table)
