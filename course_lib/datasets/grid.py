@@ -20,7 +20,9 @@ class FactorGrid:
 
     def __post_init__(self):
         if len(self.names) != len(self.sizes) or len(set(self.names)) != len(self.names) or not self.names:
-            raise ValueError(f"expected one distinct name per size, got names={self.names}, sizes={self.sizes}")
+            raise ValueError(
+                f"expected one distinct name per size, got names={self.names}, sizes={self.sizes}"
+            )
         if not all(type(size) is int and size > 0 for size in self.sizes):
             raise ValueError(f"expected positive integer sizes, got {self.sizes}")
 

@@ -1,0 +1,39 @@
+# `make lab` opens the course in JupyterLab, `make test` runs the whole test suite.
+# Both create the environment they need. PYTHON chooses the interpreter (3.11 or later).
+
+PYTHON ?= python3
+VENV   ?= .venv
+ROOT   := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+
+.PHONY: lab test notebooks benchmarks clean
+
+lab: $(VENV)/installed
+	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+notebooks: $(VENV)/installed
+	cd notebooks && COURSE_ANSWERS=solutions TQDM_DISABLE=1 ../$(VENV)/bin/jupyter nbconvert \
+		--to notebook --execute --inplace *.ipynb
+
+benchmarks: $(VENV)/installed
+	for file in benchmarks/*.py; do $(VENV)/bin/python $$file || exit 1; done
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"The course needs Python 3.11 or later; $(PYTHON) is older. Name another: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) dist test-artefacts
