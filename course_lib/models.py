@@ -11,9 +11,9 @@ HIDDEN = {64: 256, 32: 128}
 class Encoder(nn.Module):
     """x (B, C, S, S) in [0, 1] to the mean and log variance of q(z|x), (B, D) each.
 
-    S = 64 is the architecture of Locatello et al. (2019), close to that of Burgess et al. (2018): 4×4 convolutions
-    of stride 2, one hidden layer, ReLU. S = 32 is a smaller one of the same kind. No batch norm: q(z|x) of an image
-    must not depend on the other images of its batch.
+    S = 64 is the architecture of Locatello et al. (2019) with 4×4 kernels in every layer, as in Kim and Mnih (2018):
+    convolutions of stride 2, one hidden layer, ReLU. S = 32 is a smaller one of the same kind. No batch norm: q(z|x)
+    of an image must not depend on the other images of its batch.
     """
 
     def __init__(self, latents: int = 10, size: int = 64, channels: int = 1):

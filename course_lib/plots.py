@@ -1,0 +1,174 @@
+"""Figures: one style, one palette, and the few kinds of plot that the lessons share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+COLOURS = sns.color_palette("colorblind").as_hex()  # to be told apart with any kind of colour vision
+PALETTE = {  # the same colour for the same method in every lesson
+    "exact": "#333333",
+    "none": COLOURS[7],  # no adversary, no regulariser
+    "VAE": COLOURS[0],
+    "critic": COLOURS[1],
+    "MMD": COLOURS[2],
+    "bound": COLOURS[4],
+    "plain": COLOURS[7],
+    "answer": COLOURS[0],
+}
+STYLE = {
+    "figure.dpi": 100,
+    "figure.figsize": (6.4, 3.2),
+    "figure.facecolor": "white",  # legible on a dark notebook too
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "lines.linewidth": 2,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+}
+
+
+def use_style() -> None:
+    """Put the course's style in force for all figures of this process."""
+    mpl.rcParams.update(STYLE)
+
+
+def figure_png(figure: Figure, dpi: int = 100) -> bytes:
+    """The figure as PNG, without the versions and dates that would differ between two runs; closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def image_grid(
+    images: Tensor, rows: Sequence[str] | None = None, columns: int | None = None, title: str = ""
+) -> Figure:
+    """Images in [0, 1], (N, C, S, S) in rows of `columns`, or (R, N, C, S, S) one row each; labels left of the rows."""
+    images = _values(images)
+    if images.ndim == 4:
+        images = _in_rows(images, columns or len(images) // max(1, len(rows or [])) or 1, fill=0.5)
+    if images.ndim != 5 or images.shape[2] not in (1, 3):
+        raise ValueError(
+            f"images: expected (N, C, S, S) or (R, N, C, S, S), C 1 or 3, got {tuple(images.shape)}"
+        )
+    if rows is not None and len(rows) != len(images):
+        raise ValueError(f"rows: expected {len(images)} labels, one for each row of images, got {len(rows)}")
+    r, n, _, height, width = images.shape
+    cell = min(0.75, 6.4 / n)
+    figure, axes = plt.subplots(
+        figsize=(n * cell + (1.1 if rows else 0.1), r * cell + (0.4 if title else 0.1))
+    )
+    framed = torch.nn.functional.pad(
+        images.clamp(0, 1), (1, 1, 1, 1), value=0.5
+    )  # a grey line between images
+    picture = framed.permute(0, 3, 1, 4, 2).reshape(r * (height + 2), n * (width + 2), -1)
+    axes.imshow(picture.expand(-1, -1, 3).numpy())
+    axes.set(xticks=[], title=title)
+    axes.set_yticks([(i + 0.5) * (height + 2) for i in range(r)] if rows else [], rows or [])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def reconstructions(images: Tensor, logits: Tensor, title: str = "") -> Figure:
+    """Images (N, C, S, S) above their reconstructions sigmoid(logits), of the same shape."""
+    if images.shape != logits.shape:
+        raise ValueError(
+            f"logits: expected the images' shape {tuple(images.shape)}, got {tuple(logits.shape)}"
+        )
+    pair = torch.stack([_values(images), _values(logits).sigmoid()])
+    return image_grid(pair, rows=["image", "recon-\nstruction"], title=title)
+
+
+def history(
+    curves: Mapping[str, Tensor], ylabel: str = "loss (nats)", smooth: int = 20, title: str = ""
+) -> Figure:
+    """Curves (steps,) over the training step: each value faintly, and the mean of the last `smooth` in full."""
+    figure, axes = plt.subplots()
+    for i, (name, values) in enumerate(curves.items()):
+        values, colour = _values(values), PALETTE.get(name, COLOURS[i % len(COLOURS)])
+        width = max(1, min(smooth, len(values)))
+        axes.plot(values, color=colour, alpha=0.25, linewidth=1)
+        axes.plot(range(width - 1, len(values)), values.unfold(0, width, 1).mean(1), color=colour, label=name)
+    axes.set(xlabel="training step", ylabel=ylabel, title=title)
+    if len(curves) > 1:
+        axes.legend()
+    return figure
+
+
+def heat_map(
+    matrix: Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    label: str = "",
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> Figure:
+    """A matrix (R, C) as colours with its numbers written in; `label` names its unit."""
+    matrix = _values(matrix)
+    if matrix.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"matrix: expected {len(rows)} x {len(columns)} as labelled, got {tuple(matrix.shape)}"
+        )
+    figure, axes = plt.subplots(figsize=(2.2 + 0.95 * len(columns), 1.0 + 0.55 * len(rows)))
+    options = {"annot": True, "fmt": ".2f", "cmap": "cividis", "linewidths": 1, "cbar_kws": {"label": label}}
+    sns.heatmap(
+        matrix.numpy(), xticklabels=columns, yticklabels=rows, vmin=vmin, vmax=vmax, ax=axes, **options
+    )
+    axes.set(title=title)
+    axes.tick_params(length=0, axis="both")
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def speed_bars(name: str, plain_ms: float, answer_ms: float, size: int) -> None:
+    """Display the times of the plain loop and of the answer, in milliseconds at a batch of `size`, as a picture."""
+    from IPython.display import Image, display
+
+    display(Image(data=figure_png(_speed_figure(name, plain_ms, answer_ms, size), dpi=90), format="png"))
+
+
+def _speed_figure(name: str, plain_ms: float, answer_ms: float, size: int) -> Figure:
+    times = [plain_ms, answer_ms]
+    figure, axes = plt.subplots(figsize=(6.4, 1.5))
+    axes.barh(["plain loop", "your answer"], times, color=[PALETTE["plain"], PALETTE["answer"]])
+    for i, ms in enumerate(times):
+        axes.annotate(f"{ms:.3g} ms", (ms, i), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.invert_yaxis()
+    ratio = plain_ms / max(answer_ms, 1e-6)
+    axes.set(
+        title=f"{name}: {ratio:.3g} times as fast at size {size:,}", xticks=[], xlim=(0, 1.2 * max(times))
+    )
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def _in_rows(images: Tensor, columns: int, fill: float) -> Tensor:
+    """(N, …) to (R, columns, …), the last row filled up."""
+    missing = -len(images) % columns
+    blank = torch.full((missing, *images.shape[1:]), fill)
+    return torch.cat([images, blank]).unflatten(0, (-1, columns))
+
+
+def _values(x: Tensor) -> Tensor:
+    """A tensor of numbers to draw: detached, float32, on the CPU."""
+    return torch.as_tensor(x).detach().float().cpu()
+
+
+use_style()
