@@ -1,0 +1,28 @@
+"""The lessons: one module per notebook, with its contracts and what is built on them."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from course_lib.exercise import Exercise
+
+
+@dataclass(frozen=True)
+class Lesson:
+    module: str
+    notebook: str
+    title: str
+    minutes: int
+
+
+LESSONS = (
+    Lesson("mutual_information", "01_mutual_information", "01 Mutual information", 120),
+    Lesson("elbo", "02_elbo", "02 The ELBO", 90),
+)
+
+
+def exercises(lesson: Lesson) -> list[Exercise]:
+    """The lesson's exercises, in the order in which its module declares them."""
+    module = importlib.import_module(f"course_lib.lessons.{lesson.module}")
+    return [x for x in vars(module).values() if isinstance(x, Exercise) and x.lesson == lesson.module]
