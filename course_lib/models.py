@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 WIDTHS = {64: (32, 32, 64, 64), 32: (16, 32, 32)}  # channels of the layers that halve the image, down to 4×4
@@ -77,7 +79,7 @@ def mlp(*widths: int) -> nn.Sequential:
     if len(widths) < 2 or not all(type(w) is int and w > 0 for w in widths):
         raise ValueError(f"mlp: expected at least two positive widths, input first, got {widths}")
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths, widths[1:], strict=False):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
