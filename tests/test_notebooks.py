@@ -1,0 +1,103 @@
+"""Whole notebooks under nbval: with the solutions they pass, without answers they fail at the checks only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from course_lib.exercise.answers import find_answers
+from course_lib.lessons import LESSONS, exercises
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MARK = "# NBVAL_CHECK_OUTPUT"
+
+
+def code_cells(notebook: Path) -> list[dict]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [{**c, "source": "".join(c["source"])} for c in cells if c["cell_type"] == "code"]
+
+
+def python(source: str) -> str:
+    """A cell without its magics, which `ast` cannot read."""
+    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+class TestCommitted:
+    def test_is_small(self, notebook):
+        assert notebook.stat().st_size < 500_000
+
+    def test_has_outputs_and_no_errors(self, notebook):
+        outputs = [o for c in code_cells(notebook) for o in c["outputs"]]
+        assert [o for o in outputs if "image/png" in o.get("data", {})]
+        assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+
+    def test_every_exercise_has_a_stub_and_a_check(self, notebook):
+        (lesson,) = [x for x in LESSONS if x.notebook == notebook.stem]
+        cells = [c["source"] for c in code_cells(notebook)]
+        found = [item for source in cells for item in find_answers(python(source))]
+        wanted = [ex.id for ex in exercises(lesson)]
+        assert [name for name, _ in found] == wanted
+        assert not [name for name, text in found if text is not None], "an answer was left in the notebook"
+        checks = [ast.unparse(ast.parse(s).body[0]) for s in cells if s.startswith(MARK)]
+        assert checks == [f"check({name})" for name in wanted]
+
+    def test_every_check_passed(self, notebook):
+        for cell in code_cells(notebook):
+            if cell["source"].startswith(MARK):
+                assert ": passed" in "".join(cell["outputs"][0]["data"]["text/plain"]), cell["source"]
+
+
+def run_nbval(notebook: Path, folder: Path, answers: str) -> dict[int, bool]:
+    """Run a copy of a notebook in `folder` under nbval-lax; by number of its code cell, whether it failed."""
+    shutil.copy(notebook, folder)
+    report = folder / "report.xml"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "-q",
+        f"--junitxml={report}",
+    ]
+    settings = {"COURSE_ANSWERS": answers, "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", notebook.name],
+        cwd=folder,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    cases = ElementTree.parse(report).iter("testcase")
+    return {int(c.get("name").removeprefix("Cell ")): c.find("failure") is not None for c in cases}
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_passes_with_solutions(notebook, tmp_path):
+    found = run_nbval(notebook, tmp_path, "solutions")
+    assert len(found) == len(code_cells(notebook))
+    assert not [cell for cell, failed in found.items() if failed]
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_fails_exactly_at_the_checks_without_answers(notebook, tmp_path):
+    found = run_nbval(notebook, tmp_path, str(tmp_path / "answers"))
+    checks = {i for i, c in enumerate(code_cells(notebook)) if c["source"].startswith(MARK)}
+    assert {cell for cell, failed in found.items() if failed} == checks
+
+
+def test_there_is_one_notebook_for_each_lesson():
+    assert [p.stem for p in NOTEBOOKS] == [x.notebook for x in LESSONS]
