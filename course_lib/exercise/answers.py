@@ -130,7 +130,9 @@ def save_answer(ex: Exercise, source: str) -> None:
     """Write the last answer to `ex` in `source` to its file; stubs are passed over."""
     found = [text for name, text in find_answers(source) if name == ex.id]
     if not found:
-        raise ValueError(f"The cell must name its exercise in full: write @answer({ex.id}) above the function.")
+        raise ValueError(
+            f"The cell must name its exercise in full: write @answer({ex.id}) above the function."
+        )
     if found[-1] is None:
         return
     path = answer_file(ex)

@@ -171,7 +171,9 @@ def _structure(found: dict, expected: dict) -> Wrong | None:
     """The first output of the wrong type, shape, dtype or device; None where all are right."""
     wanted = {k: v for k, v in expected.items() if not k.startswith("gradient of ")}
     if found.keys() != wanted.keys():
-        return Wrong("wrong type", f"Expected {_count(wanted)}; your answer returned {_count(found)}.", "runs")
+        return Wrong(
+            "wrong type", f"Expected {_count(wanted)}; your answer returned {_count(found)}.", "runs"
+        )
     for name, want in wanted.items():
         got = found[name]
         what = "" if len(wanted) == 1 else f" in {name}"
@@ -179,7 +181,9 @@ def _structure(found: dict, expected: dict) -> Wrong | None:
             hint = " Is there a `return`?" if got is None else ""
             kind = "None" if got is None else f"a {type(got).__module__}.{type(got).__name__}"
             kind = kind.replace("builtins.", "")
-            return Wrong("wrong type", f"Expected a torch.Tensor{what}; your answer returned {kind}.{hint}", "runs")
+            return Wrong(
+                "wrong type", f"Expected a torch.Tensor{what}; your answer returned {kind}.{hint}", "runs"
+            )
         if got.shape != want.shape:
             return Wrong(
                 "wrong shape",
@@ -187,10 +191,14 @@ def _structure(found: dict, expected: dict) -> Wrong | None:
                 "runs",
             )
         if got.device != want.device:
-            return Wrong("wrong device", f"Expected a tensor on {want.device}{what}; got {got.device}.", "runs")
+            return Wrong(
+                "wrong device", f"Expected a tensor on {want.device}{what}; got {got.device}.", "runs"
+            )
         if got.dtype != want.dtype:
             names = [str(d).removeprefix("torch.") for d in (want.dtype, got.dtype)]
-            return Wrong("wrong dtype", f"Expected {names[0]}{what}; your answer returned {names[1]}.", "runs")
+            return Wrong(
+                "wrong dtype", f"Expected {names[0]}{what}; your answer returned {names[1]}.", "runs"
+            )
     return None
 
 
@@ -227,9 +235,13 @@ def diagnose(ex: Exercise, key: Key, results: list[dict], gradients: bool) -> st
 def _diagnose_structure(key: Key, results: list[dict]) -> str:
     """As `diagnose`, for results of a wrong shape: the cases run so far, by shape and value."""
     for name, outcomes in key.mistakes.items():
-        pairs = [(got[k], want[k]) for got, want in zip(results, outcomes, strict=False) for k in got if k in want]
+        pairs = [
+            (got[k], want[k]) for got, want in zip(results, outcomes, strict=False) for k in got if k in want
+        ]
         if pairs and all(
-            isinstance(g, Tensor) and g.shape == w.shape and torch.allclose(g.double(), w.double(), 1e-4, 1e-5, True)
+            isinstance(g, Tensor)
+            and g.shape == w.shape
+            and torch.allclose(g.double(), w.double(), 1e-4, 1e-5, True)
             for g, w in pairs
         ):
             return key.sentences[name]
@@ -269,7 +281,9 @@ def _describe(got: Tensor | None, want: Tensor | None, name: str, cases: int, to
     where = f"{cases} of {total} cases differ. " if total > 1 else ""
     what = "" if name == "result" else f" ({name})"
     if got is None:
-        return f"{where}No gradient reaches the input{what}: is there a .detach(), .data or no_grad on the way?"
+        return (
+            f"{where}No gradient reaches the input{what}: is there a .detach(), .data or no_grad on the way?"
+        )
     if want is None:
         return f"{where}A gradient reaches an input that should get none{what}: detach it."
     if got.is_floating_point() and (got.isnan() & ~want.isnan()).any():
@@ -336,7 +350,9 @@ def _check_on_cuda(ex: Exercise, implementation: Callable, key: Key, file: str) 
         finally:
             torch.cuda.set_sync_debug_mode(before)
         if not all(isinstance(v, Tensor) and v.is_cuda for v in found.values()):
-            raise Wrong("wrong device", "Given CUDA tensors, your answer returned one on the CPU.", "GPU-ready")
+            raise Wrong(
+                "wrong device", "Given CUDA tensors, your answer returned one on the CPU.", "GPU-ready"
+            )
         if not _agrees(ex, {k: v.detach().cpu() for k, v in found.items()}, want, gradients=False):
             if ex.probe is None:  # a probe's draw may differ between devices; its properties may not
                 raise Wrong("wrong value", "On the GPU your answer gives other values.", "GPU-ready")

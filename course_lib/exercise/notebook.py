@@ -50,7 +50,9 @@ def install(shell) -> None:
         if missing is None:
             shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         else:
-            shell.display_pub.publish({"text/plain": repr(_panel(missing)), "text/html": _panel(missing).markup})
+            shell.display_pub.publish(
+                {"text/plain": repr(_panel(missing)), "text/html": _panel(missing).markup}
+            )
 
     def after_cell(result):
         error = result.error_in_exec

@@ -79,7 +79,9 @@ def reveal(ex: Exercise) -> Panel:
     if solution is None:
         return _message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
     if not answers.solutions_in_force() and not _read().get(ex.id, {}).get("checks"):
-        return _message(f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown.")
+        return _message(
+            f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown."
+        )
     return _message(f"A solution of {ex.id}:", solution.source)
 
 

@@ -58,7 +58,7 @@ class Report:
         marks = [f'<span style="color:#009E73">✓</span>&nbsp;{s}' for s in self.done]
         if self.failed:
             marks.append(f'<span style="color:#D55E00">✗</span>&nbsp;{self.failed}')
-        return f' &nbsp;<small>{" &nbsp; ".join(marks)}</small>' if marks else ""
+        return f" &nbsp;<small>{' &nbsp; '.join(marks)}</small>" if marks else ""
 
 
 def show(value: object, rows: int = 6) -> str:
