@@ -6,47 +6,51 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-WIDTHS = {64: (32, 32, 64, 64), 32: (16, 32, 32)}  # channels of the layers that halve the image, down to 4×4
-HIDDEN = {64: 256, 32: 128}
+# By image size. Each of the encoder's convolutions halves the image, down to 4×4: channels out, and kernel.
+LAYERS = {64: ((32, 4), (32, 4), (64, 2), (64, 2)), 32: ((16, 4), (32, 4), (32, 4))}
+HIDDEN = {64: 256, 32: 128}  # units of the one hidden layer
 
 
 class Encoder(nn.Module):
     """x (B, C, S, S) in [0, 1] to the mean and log variance of q(z|x), (B, D) each.
 
-    S = 64 is the architecture of Locatello et al. (2019) with 4×4 kernels in every layer, as in Kim and Mnih (2018):
-    convolutions of stride 2, one hidden layer, ReLU. S = 32 is a smaller one of the same kind. No batch norm: q(z|x)
-    of an image must not depend on the other images of its batch.
+    S = 64 is the architecture of Locatello et al. (2019), https://arxiv.org/abs/1811.12359, after Burgess et al.
+    (2018): convolutions of stride 2, one hidden layer, ReLU. S = 32 is a smaller one of the same kind. No batch
+    norm: q(z|x) of an image must not depend on the other images of its batch.
     """
 
     def __init__(self, latents: int = 10, size: int = 64, channels: int = 1):
         super().__init__()
-        widths = _widths(latents, size, channels)
+        _check(latents, size, channels)
         self.shape = (channels, size, size)
         layers: list[nn.Module] = []
-        for width_in, width_out in zip((channels, *widths), widths, strict=False):
-            layers += [nn.Conv2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
+        width_in = channels
+        for width, kernel in LAYERS[size]:
+            layers += [nn.Conv2d(width_in, width, kernel, stride=2, padding=kernel // 2 - 1), nn.ReLU()]
+            width_in = width
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.head = mlp(widths[-1] * 16, HIDDEN[size], 2 * latents)
+        self.head = mlp(width_in * 16, HIDDEN[size], 2 * latents)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1:] != self.shape:
-            raise ValueError(f"images: this model expects (B, {_shape(self.shape)}), got {tuple(x.shape)}")
+            raise ValueError(f"images: this model expects (B, *{self.shape}), got {tuple(x.shape)}")
         mean, log_var = self.head(self.convolutions(x)).chunk(2, dim=1)
         return mean, log_var
 
 
 class Decoder(nn.Module):
-    """z (B, D) to the logits of p(x|z), (B, C, S, S): the mirror image of the encoder.
+    """z (B, D) to the logits of p(x|z), (B, C, S, S): the mirror image of the encoder, but for 4×4 kernels only.
 
     Logits, not probabilities: the likelihood is stable in logits, and `.sigmoid()` is the picture.
     """
 
     def __init__(self, latents: int = 10, size: int = 64, channels: int = 1):
         super().__init__()
-        widths = _widths(latents, size, channels)[::-1]
+        _check(latents, size, channels)
         self.latents = latents
+        widths = [width for width, _ in reversed(LAYERS[size])]
         layers: list[nn.Module] = [nn.ReLU(), nn.Unflatten(1, (widths[0], 4, 4))]
-        for width_in, width_out in zip(widths, (*widths[1:], channels), strict=True):
+        for width_in, width_out in pairwise([*widths, channels]):
             layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
         self.head = mlp(latents, HIDDEN[size], widths[0] * 16)
         self.convolutions = nn.Sequential(*layers[:-1])
@@ -84,13 +88,9 @@ def mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _widths(latents: int, size: int, channels: int) -> tuple[int, ...]:
-    if size not in WIDTHS:
-        raise ValueError(f"size: expected one of {tuple(WIDTHS)} pixels, got {size!r}")
-    if latents < 1 or channels < 1:
-        raise ValueError(f"expected at least one latent and one channel, got {latents} and {channels}")
-    return WIDTHS[size]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
+def _check(latents: int, size: int, channels: int) -> None:
+    if size not in LAYERS:
+        raise ValueError(f"size: expected one of {tuple(LAYERS)} pixels, got {size!r}")
+    for name, number in (("latents", latents), ("channels", channels)):
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {number!r}")

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -51,26 +52,26 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
     Raises FloatingPointError, with the step, where a value is NaN or infinite.
     """
     _positive(steps, "steps")
-    names, history, done, checked, looked = [], torch.empty(0), 0, 0, time.monotonic()
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        tqdm(total=steps, desc=label, leave=False, mininterval=0.5) as bar,
-    ):
+    history, done, checked, looked = {}, 0, 0, time.monotonic()
+    # tqdm's notebook bar does not read TQDM_DISABLE by itself.
+    hidden = bool(os.environ.get("TQDM_DISABLE"))
+    bar = tqdm(total=steps, desc=label, leave=False, mininterval=0.5, disable=hidden)
+    with contextlib.suppress(KeyboardInterrupt), bar:
         for i in range(steps):
             values = _scalars(step(i))
             if i == 0:
-                names, history = (
-                    list(values),
-                    torch.empty(steps, len(values), device=values[next(iter(values))].device),
-                )
-            history[i] = torch.stack([values[name].float() for name in names])
+                history = {name: torch.empty(steps, device=value.device) for name, value in values.items()}
+            if values.keys() != history.keys():
+                raise ValueError(f"step: expected the names {[*history]} at every step, got {[*values]}")
+            for name, value in values.items():
+                history[name][i] = value
             done = i + 1
             bar.update()
             if time.monotonic() - looked > REFRESH:
-                bar.set_postfix(_latest(names, history[checked:done], checked), refresh=False)
+                bar.set_postfix(_latest(history, checked, done), refresh=False)
                 checked, looked = done, time.monotonic()
-    _latest(names, history[checked:done], checked)
-    return dict(zip(names, history[:done].cpu().unbind(1), strict=True)) if done else {}
+    _latest(history, checked, done)
+    return {name: values[:done].cpu() for name, values in history.items()}
 
 
 def train_vae(
@@ -81,22 +82,20 @@ def train_vae(
     batch: int,
     generator: torch.Generator,
     lr: float = 1e-3,
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Train `vae` in place with Adam and return the history {"loss": (steps,)} in nats per image.
 
     sample     `sample(batch, generator)` gives images (B, C, S, S) in [0, 1], alone or first in a tuple.
     generator  the source of all randomness; on the model's device, nothing has to be copied.
-    loss       `loss(x, logits, mean, log_var)`, a scalar to minimise; −ELBO where it is left out.
+    loss       `loss(x, logits, mean, log_var, z)`, a scalar to minimise; −ELBO where it is left out.
     """
-    from course_lib.lessons import elbo
-
     _positive(batch, "batch")
     if not lr > 0:
         raise ValueError(f"lr: expected a positive learning rate, got {lr!r}")
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected torch.Generator(), got {type(generator).__name__}")
-    loss = loss or (lambda *x: -elbo.elbo(*x))
+    loss = loss or _negative_elbo
     optimiser = torch.optim.Adam(vae.parameters(), lr=lr, fused=True)
     device = next(vae.parameters()).device
 
@@ -105,20 +104,34 @@ def train_vae(
         x = drawn[0] if isinstance(drawn, tuple) else drawn
         if i == 0:
             check_images(x, vae.encoder.shape)
-        x = x.to(device)
-        mean, log_var = vae.encode(x)
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(device)
-        value = loss(x, vae.decode(elbo.reparameterise(mean, log_var, noise)), mean, log_var)
-        if not isinstance(value, Tensor) or value.ndim != 0:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"loss: expected a scalar tensor (the mean over the batch), got {got}")
+        value = loss(*forward(vae, x.to(device), generator))
+        _check_scalar(value, "loss")
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
-        return {"loss": value.detach()}
+        return {"loss": value}
 
     vae.train()
     return fit(step, steps)
+
+
+def forward(vae: VAE, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """x (B, C, S, S) to all that a VAE's loss may need: x, logits (B, C, S, S), mean, log_var and z (B, D).
+
+    z is one sample of q(z|x), by the student's `elbo.reparameterise`, and logits = decode(z).
+    """
+    from course_lib.lessons import elbo  # here, since lessons import this module
+
+    mean, log_var = vae.encode(x)
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
+    z = elbo.reparameterise(mean, log_var, noise)
+    return x, vae.decode(z), mean, log_var, z
+
+
+def _negative_elbo(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
+    from course_lib.lessons import elbo
+
+    return -elbo.elbo(x, logits, mean, log_var)
 
 
 def check_images(x: Tensor, shape: tuple[int, ...]) -> None:
@@ -139,29 +152,29 @@ def _positive(number: int, name: str) -> None:
         raise ValueError(f"{name}: expected a positive integer, got {number!r}")
 
 
+def _check_scalar(value: Tensor, what: str) -> None:
+    if not isinstance(value, Tensor) or value.ndim != 0:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{what}: expected a scalar tensor, got {got}; take the mean over the batch")
+
+
 def _scalars(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """What a step returned, detached; a clear error where it is not a dict of scalar tensors."""
     if not isinstance(values, dict) or not values:
-        raise TypeError(f"step: expected a dict of scalar tensors, got {type(values).__name__}")
+        raise TypeError(f"step: expected a dict of scalar tensors, got {values!r}")
     for name, value in values.items():
-        if not isinstance(value, Tensor) or value.ndim != 0:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                f"step: expected a scalar tensor for {name!r}, got {got}; take .mean() of a batch"
-            )
+        _check_scalar(value, f"step: {name!r}")
     return {name: value.detach() for name, value in values.items()}
 
 
-def _latest(names: list[str], rows: Tensor, first: int) -> dict[str, str]:
-    """The last row (K,) of rows (n, K), for the bar; FloatingPointError where one of them is not finite."""
-    if len(rows) == 0:
-        return {}
-    rows = rows.tolist()
-    for i, row in enumerate(rows):
-        for name, value in zip(names, row, strict=True):
+def _latest(history: dict[str, Tensor], first: int, end: int) -> dict[str, str]:
+    """The values of the last step, for the bar; FloatingPointError where one in [first, end) is not finite."""
+    recent = {name: values[first:end].tolist() for name, values in history.items()}
+    for i, row in enumerate(zip(*recent.values(), strict=True)):
+        for name, value in zip(recent, row, strict=True):
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"{name} is {value} at step {first + i}: the training has diverged. Lower the learning rate, or "
                     "look for the log of 0, the exp of a large number or a division by 0."
                 )
-    return {name: f"{value:.4g}" for name, value in zip(names, rows[-1], strict=True)}
+    return {name: f"{values[-1]:.4g}" for name, values in recent.items() if values}

@@ -1,6 +1,7 @@
 """A complete grid of ground-truth factors, and the one-to-one map between its points and row numbers."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +52,12 @@ class FactorGrid:
         """n points (n, K), int64, on the generator's device: uniform, save that `fixed` holds factors still."""
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"expected a torch.Generator, got {type(generator).__name__}")
+        if type(n) is not int or n < 0:
+            raise ValueError(f"n: expected the number of points, an integer from 0, got {n!r}")
         fixed = fixed or {}
-        self._check_fixed(fixed)
+        self._check_names(fixed, "fixed")
+        for name, value in fixed.items():
+            self._check_value(name, value, "fixed")
         device = generator.device
         columns = [
             torch.full((n,), fixed[name], device=device)
@@ -73,13 +78,39 @@ class FactorGrid:
         for name, size, column in zip(self.names, self.sizes, factors.unbind(1), strict=True):
             _check_range(column, f"factor {name!r}", size)
 
-    def _check_fixed(self, fixed: dict[str, int]) -> None:
-        for name, value in fixed.items():
+    def restrict(self, only: dict[str, int | Sequence[int]]) -> tuple["FactorGrid", list[list[int]]]:
+        """A part of the grid: the smaller grid, and for each of the K factors here the values that it keeps.
+
+        An integer holds its factor still and takes it out of the grid; a range or list keeps those values, which
+        the smaller grid numbers from 0 in that order. Factors that `only` does not name stay complete.
+        """
+        self._check_names(only, "only")
+        wanted = [only.get(name, range(size)) for name, size in zip(self.names, self.sizes, strict=True)]
+        kept = [list(values) if isinstance(values, range | list | tuple) else [values] for values in wanted]
+        for name, values in zip(self.names, kept, strict=True):
+            for value in values:
+                self._check_value(name, value, "only")
+            if not values or len(set(values)) < len(values):
+                raise ValueError(
+                    f"only: expected at least one value of {name!r}, and none twice, got {values}"
+                )
+        varying = [k for k, values in enumerate(wanted) if not isinstance(values, int)]
+        if not varying:
+            raise ValueError(
+                "only: expected at least one factor that is left to vary, got an integer for each"
+            )
+        names, sizes = zip(*((self.names[k], len(kept[k])) for k in varying), strict=True)
+        return FactorGrid(names, sizes), kept
+
+    def _check_names(self, names: Iterable[str], what: str) -> None:
+        for name in names:
             if name not in self.names:
-                raise ValueError(f"fixed: no factor is called {name!r}; choose from {self.names}")
-            size = self.sizes[self.names.index(name)]
-            if type(value) is not int or not 0 <= value < size:
-                raise ValueError(f"fixed: {name!r} takes the integers 0 to {size - 1}, got {value!r}")
+                raise ValueError(f"{what}: no factor is called {name!r}; choose from {self.names}")
+
+    def _check_value(self, name: str, value: int, what: str) -> None:
+        size = self.sizes[self.names.index(name)]
+        if type(value) is not int or not 0 <= value < size:
+            raise ValueError(f"{what}: {name!r} takes the integers 0 to {size - 1}, got {value!r}")
 
 
 def _check_long(tensor: Tensor, what: str, ndim: int) -> None:

@@ -5,19 +5,17 @@ The three random variants are those of Locatello et al. (2019), https://arxiv.or
 """
 
 import math
-import zipfile
-import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+from course_lib.datasets.dsprites_file import NAMES, read_dsprites
 from course_lib.datasets.grid import FactorGrid
 
-NAMES = ("shape", "scale", "orientation", "x", "y")
 SHAPES = ("square", "ellipse", "heart")
 SYMMETRY = (4, 2, 1)  # how many rotations in a full turn leave the square, the ellipse, the heart unchanged
 VARIANTS = ("plain", "colour", "noisy", "scream")
@@ -28,15 +26,10 @@ EXTENT = 64
 HALF_WIDTH = (9.6, 12.8, 9.6)  # of the square, the ellipse, the heart
 HALF_HEIGHT = (9.6, 7.2, 0.6627)  # the heart's is a factor: its curve is not of unit height
 LIFT = (0.0, 0.0, 1.5)
-REACH = (
-    13.6  # no point of a shape of scale 1 is farther than this from its centre: the square's corner, 13.58
-)
+REACH = 13.6  # farthest from the centre that a shape of scale 1 comes: the square's corner, at 13.58
 
-CPU_CHUNK = 50_000  # pixels in one step: a temporary of 200 kB stays in the cache of one core
-ACCELERATOR_CHUNK = 1 << 24  # pixels in one step: few launches, temporaries of 64 MiB
-
-ARRAYS = ("imgs", "latents_values", "latents_classes")
-ADVICE = "download dsprites_ndarray_*.npz from https://github.com/google-deepmind/dsprites-dataset"
+CPU_CHUNK = 1 << 17  # pixels in one step: a temporary of 1 MiB stays in the cache of one core
+ACCELERATOR_CHUNK = 1 << 23  # pixels in one step: few launches, temporaries of 64 MiB
 
 
 @torch.no_grad()
@@ -61,7 +54,7 @@ def render(latents: Tensor, size: int = 64) -> Tensor:
 def _draw(latents: Tensor, images: Tensor) -> None:
     """Draw latents (n, 5) into black images (n, 1, size, size), each in a window (w, w) around its sprite."""
     size = images.shape[-1]
-    # In float64 a last-digit difference between vectorised and scalar sine or cosine cannot reach a pixel.
+    # float64: no rounding, of a vectorised or a scalar cosine, say, comes within 1e-12 pixels of the outline.
     dtype = torch.float32 if latents.device.type == "mps" else torch.float64
     shape, scale, angle, x, y = latents.to(dtype).unbind(1)  # (n,) each
     left, dx = _window(x, size)  # (n,), (n, w)
@@ -93,38 +86,26 @@ def _inside(shape: Tensor, scale: Tensor, angle: Tensor, dx: Tensor, dy: Tensor)
     Undo the rotation, then divide by the half axes, so that one pair (u, v) serves all three shapes:
     square max(u², v²) < 1, ellipse u² + v² < 1, heart as in `_inside_heart`.
     """
-    shape, scale, cos, sin = (
-        column[:, None] for column in (shape, scale, angle.cos(), angle.sin())
-    )  # (n, 1)
+    columns = (shape, scale, angle.cos(), angle.sin())
+    shape, scale, cos, sin = (column[:, None] for column in columns)  # (n, 1)
     half_width, half_height, lift = (
         _of_shape(shape, *(scale * length for length in lengths))
         for lengths in (HALF_WIDTH, HALF_HEIGHT, LIFT)
     )
-    u = _outer_sum(-sin * dy / half_width, cos * dx / half_width)  # (n, w, w)
-    v = _outer_sum((cos * dy + lift) / half_height, sin * dx / half_height)
-    # From here on only + - x and comparisons, which every device rounds alike, in vectors and in single steps.
+    u = (cos * dx / half_width)[:, None, :] - (sin * dy / half_width)[:, :, None]  # (n, w, w)
+    v = (sin * dx / half_height)[:, None, :] + ((cos * dy + lift) / half_height)[:, :, None]
     uu, vv = u * u, v * v
-    return _of_shape(shape[:, :, None], torch.maximum(uu, vv) < 1, uu + vv < 1, _inside_heart(uu, v))
+    return _of_shape(shape[..., None], torch.maximum(uu, vv) < 1, uu + vv < 1, _inside_heart(uu, v))
 
 
 def _inside_heart(uu: Tensor, v: Tensor) -> Tensor:
     """Whether points are inside the curve u = sin³t, v = -(13 cos t - 5 cos 2t - 2 cos 3t - cos 4t), given u² and v.
 
-    With q = sin²t = (u²)^⅓, v = 6 - 18q + 8q² ± √((1 - q)(11 + 8q)²), so a point is inside iff
-    (v - 6 + 18q - 8q²)² < (1 - q)(11 + 8q)². With q³ = u² this reads a + bq + cq² < 0 for a, b, c below.
-    The product of a + bq + cq² over all three cube roots q of u² is a³ + b³u² + c³u⁴ - 3abcu². The other two
-    are conjugate and multiply to a positive number: the product has the sign we want, and needs no root.
+    With q = sin²t = (u²)^⅓ and cos t = ±√(1 - q), the multiple angles give v = 6 - 18q + 8q² ∓ √(1 - q) (11 + 8q):
+    one lower and one upper outline over each u, and inside is between them. Where q > 1 there is neither.
     """
-    uu = uu.clamp(max=4)  # outside remains outside, and powers of it cannot overflow for tiny sprites
-    a = (v - 17) * (v + 5) - 224 * uu
-    b = 36 * v + 64 * uu - 271
-    c = 532 - 16 * v
-    return a * a * a + uu * (b * b * b + uu * (c * c * c) - 3 * a * b * c) < 0
-
-
-def _outer_sum(down: Tensor, across: Tensor) -> Tensor:
-    """float32 (n, w, w): down (n, w) changes from row to row, across (n, w) from column to column."""
-    return down.float()[:, :, None] + across.float()[:, None, :]
+    q = uu.pow(1 / 3)
+    return (v - 6 + q * (18 - 8 * q)).square() < (1 - q) * (11 + 8 * q).square()
 
 
 def _of_shape(shape: Tensor, square: Tensor, ellipse: Tensor, heart: Tensor) -> Tensor:
@@ -169,9 +150,12 @@ class Sprites:
         "colour": sprite · r, r ~ U(½, 1)³;
         "noisy": min(sprite + r, 1), r ~ U(0, 1) for each channel of each pixel;
         "scream": (crop of a photo + r) / 2, r ~ U(0, 1)³, inverted under the sprite.
+    only: a part of the grid, by factor. An integer holds the factor at that index and takes it out of the grid;
+        a range or list keeps those indices, renumbered from 0. `Sprites(only={"shape": 1, "orientation": 0,
+        "x": range(0, 32, 2)})` are upright ellipses, whose grid has the factors scale (6), x (16) and y (32).
+    path: the original dsprites_ndarray_*.npz, or a smaller file in its format, read instead of drawn.
     photo: for "scream", (3, H, W) in [0, 1], resized to 3.5 images on its shorter side. The literature's is
         Munch's painting, which cannot be bundled; the default is scikit-learn's photograph "china.jpg".
-    path: the original dsprites_ndarray_*.npz, or a smaller file in its format, read instead of drawn.
     device: where images, latents and sampled factors are.
     """
 
@@ -179,6 +163,7 @@ class Sprites:
         self,
         size: int = 64,
         variant: str = "plain",
+        only: dict[str, int | Sequence[int]] | None = None,
         path: str | Path | None = None,
         photo: Tensor | None = None,
         device: torch.device | str = "cpu",
@@ -189,12 +174,10 @@ class Sprites:
         if photo is not None and variant != "scream":
             raise ValueError(f"photo: only variant='scream' uses it, got variant={variant!r}; leave it out")
         self.size, self.variant, self.device = size, variant, torch.device(device)
-        if path is None:
-            self.grid, values, self._stored = FactorGrid(NAMES, (3, 6, 40, 32, 32)), _values(), None
-        else:
-            self.grid, values, images = _load(Path(path), size)
-            self._stored = images.to(self.device)  # (N, size, size) uint8, in the order of the grid
-        self._values = [column.to(self.device) for column in values]
+        complete, values, stored = _complete_grid() if path is None else read_dsprites(path, size)
+        self.grid, kept = complete.restrict(only or {})
+        self._values = [column[k].to(self.device) for column, k in zip(values, kept, strict=True)]
+        self._stored = None if stored is None else _rows(stored, complete, kept).to(self.device)
         if variant == "scream":
             self._photo = _resize(_china() if photo is None else photo, size).to(self.device)
 
@@ -202,13 +185,17 @@ class Sprites:
         return len(self.grid)
 
     def latents(self, factors: Tensor) -> Tensor:
-        """The float32 arguments of `render`, (N, 5), of the grid's int64 factors (N, 5)."""
+        """The float32 arguments of `render`, (N, 5), of the grid's int64 factors (N, K)."""
         self.grid.check(factors)
-        columns = factors.to(self.device).unbind(1)
-        return torch.stack([values[k] for values, k in zip(self._values, columns, strict=True)], dim=1)
+        varying = dict(zip(self.grid.names, factors.to(self.device).unbind(1), strict=True))
+        columns = [
+            values[varying[name]] if name in varying else values.expand(len(factors))
+            for name, values in zip(NAMES, self._values, strict=True)
+        ]
+        return torch.stack(columns, dim=1)
 
     def images(self, factors: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (N, C, size, size) in [0, 1] of factors (N, 5). All but "plain" need a generator."""
+        """Images (N, C, size, size) in [0, 1] of factors (N, K). All but "plain" need a generator."""
         if self.variant != "plain" and not isinstance(generator, torch.Generator):
             raise TypeError(
                 f"variant {self.variant!r} draws a random number for each image: expected "
@@ -229,15 +216,35 @@ class Sprites:
         return sprites
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n images (n, C, size, size) and their factors (n, 5), uniform over the grid."""
+        """n images (n, C, size, size) and their factors (n, K), uniform over the grid."""
         factors = self.grid.sample(n, generator).to(self.device)
         return self.images(factors, generator), factors
 
+    def batches(
+        self, batch: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole grid once, in its order: images (n, C, size, size) and factors (n, K), n = batch but for the last."""
+        if type(batch) is not int or batch < 1:
+            raise ValueError(f"batch: expected a positive integer, got {batch!r}")
+        for index in torch.arange(len(self), device=self.device).split(batch):
+            factors = self.grid.factors(index)
+            yield self.images(factors, generator), factors
 
-def _values() -> list[Tensor]:
-    """The latent values of the original grid: shape, scale, orientation, x, y."""
-    position = torch.linspace(0, 1, 32)
-    return [torch.arange(3.0), torch.linspace(0.5, 1, 6), torch.linspace(0, math.tau, 40), position, position]
+
+def _complete_grid() -> tuple[FactorGrid, list[Tensor], None]:
+    """The original grid and the latent values of each factor: shape, scale, orientation, x, y. Nothing is stored."""
+    ends = ((0.5, 1, 6), (0, math.tau, 40), (0, 1, 32), (0, 1, 32))
+    values = [torch.arange(3.0), *(torch.linspace(*end, dtype=torch.float64).float() for end in ends)]
+    return FactorGrid(NAMES, tuple(map(len, values))), values, None
+
+
+def _rows(images: Tensor, grid: FactorGrid, kept: list[list[int]]) -> Tensor:
+    """Of images (N, s, s) in the order of the grid, those that combine kept values, in the same order."""
+    images = images.unflatten(0, grid.sizes)
+    for axis, values in enumerate(kept):
+        if values != list(range(grid.sizes[axis])):  # spare a copy of the original's 3 GB
+            images = images.index_select(axis, torch.tensor(values))
+    return images.flatten(0, len(kept) - 1)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
@@ -276,63 +283,3 @@ def _resize(photo: Tensor, size: int) -> Tensor:
     shape = [max(size, round(ratio * side)) for side in photo.shape[1:]]
     resized = F.interpolate(photo[None].float(), shape, mode="bilinear", antialias=True)[0]
     return resized.clamp(0, 1)
-
-
-def _load(path: Path, size: int) -> tuple[FactorGrid, list[Tensor], Tensor]:
-    """A dSprites file's grid, the latent values of each factor, and its uint8 images (N, size, size) in grid order."""
-    images, latents, classes = (torch.from_numpy(array) for array in _read(path))
-    if images.shape[1] != size:
-        raise ValueError(f"{path}: expected images of size={size}, got {images.shape[1]}; ask for that size")
-    # Column 0, the colour, is always white; the file numbers its shapes from 1.
-    classes = classes[:, 1:].long()
-    latents = latents[:, 1:].float() - torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
-    grid = FactorGrid(NAMES, tuple((classes.amax(0) + 1).tolist()))
-    index, order = grid.index(classes).sort()
-    if not torch.equal(index, torch.arange(len(grid))):
-        raise ValueError(
-            f"{path}: expected each of the {' x '.join(map(str, grid.sizes))} = {len(grid)} combinations of "
-            f"factors once, got {len(index)} rows; some are missing or repeated: {ADVICE}"
-        )
-    if not torch.equal(order, index):  # the original is in order already: spare a copy of its 3 GB
-        images, latents = images[order], latents[order]
-    columns = zip(latents.unbind(1), grid.strides, grid.sizes, strict=True)
-    values = [column[: stride * count : stride].clone() for column, stride, count in columns]
-    if not torch.equal(torch.cartesian_prod(*values), latents):
-        raise ValueError(f"{path}: expected latents_values to follow latents_classes, they do not; {ADVICE}")
-    return grid, values, images
-
-
-def _read(path: Path) -> list[np.ndarray]:
-    """The arrays of a dSprites file: imgs (N, s, s) uint8, latents_values (N, 6), latents_classes (N, 6).
-
-    Its fourth, `metadata`, is a pickle, which could run any code when opened: it is never touched.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a dSprites file, found none; leave out path= or {ADVICE}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = sorted(name.removesuffix(".npy") for name in archive.namelist())
-        if not set(ARRAYS) <= set(found):
-            raise KeyError
-        with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in ARRAYS]
-    except KeyError:
-        raise ValueError(f"{path}: expected the arrays {ARRAYS}, found {found}; {ADVICE}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: expected a readable .npz file, but: {error}; {ADVICE}") from error
-    _check_arrays(path, *arrays)
-    return arrays
-
-
-def _check_arrays(path: Path, images: np.ndarray, values: np.ndarray, classes: np.ndarray) -> None:
-    n = len(images) if images.ndim else 0
-    shapes_agree = images.shape[1:2] * 2 == images.shape[1:] and values.shape == classes.shape == (n, 6)
-    kinds_agree = images.dtype == np.uint8 and values.dtype.kind == "f" and classes.dtype.kind in "iu"
-    if n == 0 or images.ndim != 3 or not shapes_agree or not kinds_agree:
-        found = ", ".join(f"{array.dtype} {array.shape}" for array in (images, values, classes))
-        raise ValueError(
-            f"{path}: expected imgs uint8 (N, s, s), latents_values float (N, 6), latents_classes int (N, 6), "
-            f"found {found}; {ADVICE}"
-        )
-    if images.max() > 1 or classes.min() < 0 or not np.isfinite(values).all():
-        raise ValueError(f"{path}: expected pixels 0 or 1, classes from 0 and finite values; {ADVICE}")
