@@ -17,6 +17,9 @@ PALETTE = {  # the same colour for the same method in every lesson
     "exact": "#333333",
     "none": COLOURS[7],  # no adversary, no regulariser
     "VAE": COLOURS[0],
+    "beta-VAE": COLOURS[3],
+    "beta-TCVAE": COLOURS[2],
+    "FactorVAE": COLOURS[1],
     "critic": COLOURS[1],
     "MMD": COLOURS[2],
     "bound": COLOURS[4],

@@ -19,6 +19,8 @@ class Lesson:
 LESSONS = (
     Lesson("mutual_information", "01_mutual_information", "01 Mutual information", 120),
     Lesson("elbo", "02_elbo", "02 The ELBO", 90),
+    Lesson("beta_vae", "03_beta_vae", "03 beta-VAE and what hides in its KL", 150),
+    Lesson("factor_vae", "04_factor_vae", "04 FactorVAE", 120),
 )
 
 

@@ -1,0 +1,488 @@
+"""Lesson 02: solutions, cases, named mistakes and hints."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from course_lib.exercise import Case, solution
+from course_lib.lessons import elbo as lesson
+
+
+def randn(g, *shape):
+    return torch.randn(*shape, generator=g)
+
+
+def rand(g, *shape):
+    return torch.rand(*shape, generator=g)
+
+
+# ------------------------------------------------------------------ reparameterise
+
+
+@solution(
+    lesson.reparameterise,
+    hints=[
+        "If ε is N(0, 1), what is the distribution of μ + σ ε?",
+        "log_var is log σ². So log σ is half of it.",
+        "(0.5 * log_var).exp() is σ. No detach, no no_grad: the gradient must reach both inputs.",
+    ],
+)
+def reparameterise(mean, log_var, noise):
+    return mean + (0.5 * log_var).exp() * noise
+
+
+@reparameterise.cases
+def _(g):
+    yield Case(
+        mean=torch.tensor([[1.0, -2.0]]),
+        log_var=torch.tensor([[0.0, 1.3862944]]),
+        noise=torch.tensor([[0.5, -1.0]]),
+    )
+    yield Case(mean=randn(g, 7, 4), log_var=2 * randn(g, 7, 4), noise=randn(g, 7, 4))
+
+
+@reparameterise.mistake(
+    "You used the variance as the standard deviation. log_var is log σ², so σ = exp(½ log_var): the half is missing."
+)
+def variance_as_deviation(mean, log_var, noise):
+    return mean + log_var.exp() * noise
+
+
+@reparameterise.mistake("You multiplied by log σ² itself. Take the exponential of half of it to get σ.")
+def log_variance_as_deviation(mean, log_var, noise):
+    return mean + log_var * noise
+
+
+@reparameterise.mistake(
+    "You added σ without the noise: every draw is then the same point. Multiply σ by ε first."
+)
+def no_noise(mean, log_var, noise):
+    return mean + (0.5 * log_var).exp()
+
+
+@reparameterise.mistake(
+    "The values are right, but no gradient reaches log_var: σ was detached (detach, .data or no_grad). Then the "
+    "encoder can never learn how certain it is."
+)
+def deviation_detached(mean, log_var, noise):
+    return mean + (0.5 * log_var).exp().detach() * noise
+
+
+@reparameterise.mistake(
+    "The values are right, but no gradient reaches the mean or log_var: the sample was drawn under no_grad or "
+    "detached. That is what the reparameterisation is there to avoid."
+)
+def sample_detached(mean, log_var, noise):
+    return (mean + (0.5 * log_var).exp() * noise).detach()
+
+
+# ------------------------------------------------------------------ gaussian_kl
+
+
+@solution(
+    lesson.gaussian_kl,
+    hints=[
+        "The Gaussians are independent over latents, so the KL is a sum with one term for each latent.",
+        "σ² is log_var.exp(). Check yourself: at mean 0 and log_var 0 the two Gaussians are the same, so the KL is 0.",
+        "0.5 * (mean**2 + variance - log_var - 1), summed over dim 1.",
+    ],
+)
+def gaussian_kl(mean, log_var):
+    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1)
+
+
+@gaussian_kl.cases
+def _(g):
+    yield Case(mean=torch.tensor([[0.0, 1.0], [0.0, 0.0]]), log_var=torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+    yield Case(mean=randn(g, 64, 10), log_var=randn(g, 64, 10))
+    yield Case(mean=randn(g, 1, 3), log_var=randn(g, 1, 3))
+
+
+@gaussian_kl.mistake(
+    "You averaged over the latent dimensions. The KL of a product of independent Gaussians is the SUM of their KLs."
+)
+def mean_over_latents(mean, log_var):
+    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).mean(1)
+
+
+@gaussian_kl.mistake("The factor ½ is missing.")
+def no_half(mean, log_var):
+    return (mean.square() + log_var.exp() - log_var - 1).sum(1)
+
+
+@gaussian_kl.mistake("The sign is wrong: yours is −KL. A KL divergence is never negative.")
+def negative(mean, log_var):
+    return -0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1)
+
+
+@gaussian_kl.mistake(
+    "You took exp(½ log_var), the standard deviation, where the formula has the variance: exp(log_var)."
+)
+def deviation_for_variance(mean, log_var):
+    return 0.5 * (mean.square() + (0.5 * log_var).exp() - log_var - 1).sum(1)
+
+
+@gaussian_kl.mistake(
+    "You treated log_var as log σ: the variance is exp(log_var), not exp(2 log_var), and its logarithm is log_var."
+)
+def log_var_as_log_sigma(mean, log_var):
+    return 0.5 * (mean.square() + (2 * log_var).exp() - 2 * log_var - 1).sum(1)
+
+
+@gaussian_kl.mistake("The −1 is missing: at mean 0 and variance 1 the KL must be 0.")
+def no_minus_one(mean, log_var):
+    return 0.5 * (mean.square() + log_var.exp() - log_var).sum(1)
+
+
+@gaussian_kl.mistake(
+    "This is KL(p || q), the other way round. Here q(z|x) comes first: KL(q(z|x) || N(0, I))."
+)
+def reversed_kl(mean, log_var):
+    return 0.5 * ((1 + mean.square()) / log_var.exp() + log_var - 1).sum(1)
+
+
+@gaussian_kl.mistake("You summed over the batch too. Return one KL per example: sum over dim 1 only.")
+def summed_over_batch(mean, log_var):
+    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum()
+
+
+# ------------------------------------------------------------------ bernoulli_log_likelihood
+
+
+@solution(
+    lesson.bernoulli_log_likelihood,
+    hints=[
+        "This is minus the binary cross-entropy between the pixels and the predicted probabilities.",
+        "Taking sigmoid first and log second overflows. One function of torch.nn.functional does both at once.",
+        "-F.binary_cross_entropy_with_logits(logits, x, reduction='none'), then .flatten(1).sum(1).",
+    ],
+)
+def bernoulli_log_likelihood(x, logits):
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+@bernoulli_log_likelihood.cases
+def _(g):
+    yield Case(x=torch.tensor([[1.0, 0.0], [1.0, 1.0]]), logits=torch.tensor([[0.0, 0.0], [2.0, -1.0]]))
+    yield Case(x=rand(g, 5, 1, 4, 4), logits=3 * randn(g, 5, 1, 4, 4))
+    yield Case(x=(rand(g, 1, 3, 2, 2) > 0.5).float(), logits=randn(g, 1, 3, 2, 2))
+    yield Case(x=torch.tensor([[1.0, 0.0, 1.0, 0.0]]), logits=torch.tensor([[200.0, -200.0, -200.0, 200.0]]))
+
+
+@bernoulli_log_likelihood.mistake(
+    "The sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are."
+)
+def sigmoid_twice(x, logits):
+    return -F.binary_cross_entropy_with_logits(logits.sigmoid(), x, reduction="none").flatten(1).sum(1)
+
+
+@bernoulli_log_likelihood.mistake(
+    "You averaged over the pixels. The log-likelihood of an image is the SUM over its pixels; with the mean, the KL "
+    "term of the ELBO would weigh as many times too much as there are pixels."
+)
+def mean_over_pixels(x, logits):
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).mean(1)
+
+
+@bernoulli_log_likelihood.mistake(
+    "This is the cross-entropy, the negative log-likelihood. log p(x|z) of binary pixels is never positive."
+)
+def cross_entropy(x, logits):
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+@bernoulli_log_likelihood.mistake(
+    "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0 or 1. Use the form with logits."
+)
+def log_of_sigmoid(x, logits):
+    p = logits.sigmoid()
+    return (x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
+
+
+@bernoulli_log_likelihood.mistake(
+    "Right for moderate logits, but binary_cross_entropy of probabilities cuts every logarithm off at −100, and no "
+    "gradient passes a pixel that was cut off. Use binary_cross_entropy_with_logits."
+)
+def clamped_probabilities(x, logits):
+    return -F.binary_cross_entropy(logits.sigmoid(), x, reduction="none").flatten(1).sum(1)
+
+
+@bernoulli_log_likelihood.mistake(
+    "You summed over the batch too. Return one number per image: flatten(1), then sum over dim 1."
+)
+def summed_over_everything(x, logits):
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+
+
+# ------------------------------------------------------------------ elbo
+
+
+@solution(
+    lesson.elbo,
+    hints=[
+        "Both of your functions return one number per image.",
+        "The KL is a cost: it is subtracted. Then average over the batch.",
+    ],
+)
+def elbo(x, logits, mean, log_var):
+    return (lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)).mean()
+
+
+@elbo.cases
+def _(g):
+    yield Case(
+        x=torch.tensor([[1.0, 0.0]]),
+        logits=torch.tensor([[1.0, -1.0]]),
+        mean=torch.tensor([[1.0]]),
+        log_var=torch.zeros(1, 1),
+    )
+    yield Case(
+        x=rand(g, 6, 1, 4, 4), logits=randn(g, 6, 1, 4, 4), mean=randn(g, 6, 3), log_var=randn(g, 6, 3)
+    )
+
+
+@elbo.mistake("The KL must be subtracted: it is the price of the code, not a reward.")
+def kl_added(x, logits, mean, log_var):
+    return (lesson.bernoulli_log_likelihood(x, logits) + lesson.gaussian_kl(mean, log_var)).mean()
+
+
+@elbo.mistake("This is the loss, −ELBO. Return the bound itself; the training loop turns the sign.")
+def negative_elbo(x, logits, mean, log_var):
+    return -(lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)).mean()
+
+
+@elbo.mistake("You summed over the batch. Average, or the loss grows with the batch size.")
+def summed_elbo(x, logits, mean, log_var):
+    return (lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)).sum()
+
+
+@elbo.mistake("The KL term is missing: without it this is an autoencoder's likelihood, and no bound.")
+def no_kl(x, logits, mean, log_var):
+    return lesson.bernoulli_log_likelihood(x, logits).mean() + 0 * mean.sum() + 0 * log_var.sum()
+
+
+@elbo.mistake("You returned one number per image. The ELBO of the batch is their mean, a scalar.")
+def per_image(x, logits, mean, log_var):
+    return lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)
+
+
+# ------------------------------------------------------------------ importance_weighted_bound
+
+
+@solution(
+    lesson.importance_weighted_bound,
+    hints=[
+        "The mean over samples is taken of the weights, inside the logarithm; the mean over images outside of it.",
+        "exp of a weight of −500 is 0. torch.logsumexp does log Σ exp without leaving the logarithms.",
+        "log (1/K) Σ w = logsumexp(log w) − log K.",
+    ],
+)
+def importance_weighted_bound(log_weights):
+    return (log_weights.logsumexp(0) - math.log(len(log_weights))).mean()
+
+
+@importance_weighted_bound.cases
+def _(g):
+    yield Case(log_weights=torch.tensor([[0.0, -1.0], [1.0, -3.0]]))
+    yield Case(log_weights=2 * randn(g, 50, 8))
+    yield Case(log_weights=randn(g, 5, 4) - 500)
+    yield Case(log_weights=randn(g, 1, 3))
+
+
+@importance_weighted_bound.mistake(
+    "log K is missing: you took the log of the sum of the weights, not of their mean. Your “bound” grows with K "
+    "beyond log p(x)."
+)
+def no_log_k(log_weights):
+    return log_weights.logsumexp(0).mean()
+
+
+@importance_weighted_bound.mistake(
+    "You averaged the log-weights. That is the plain ELBO, however many samples it takes: the mean belongs inside the "
+    "logarithm."
+)
+def mean_of_logs(log_weights):
+    return log_weights.mean(0).mean()
+
+
+@importance_weighted_bound.mistake(
+    "exp underflows at log-weights of −500, and its log is −∞. Use torch.logsumexp."
+)
+def exp_of_weights(log_weights):
+    return log_weights.exp().mean(0).log().mean()
+
+
+@importance_weighted_bound.mistake(
+    "You reduced over the wrong axis: samples are the rows (dim 0), images the columns."
+)
+def wrong_axis(log_weights):
+    return (log_weights.logsumexp(1) - math.log(log_weights.shape[1])).mean()
+
+
+@importance_weighted_bound.mistake(
+    "You took the mean over samples and images inside the logarithm. Each image has a bound of its own; average those."
+)
+def one_logarithm_for_all(log_weights):
+    return log_weights.flatten().logsumexp(0) - math.log(log_weights.numel())
+
+
+# ------------------------------------------------------------------ linear_gaussian_log_likelihood
+
+
+def _log_normal(centred, covariance):
+    distance = (torch.linalg.solve_ex(covariance, centred.T).result * centred.T).sum(0)  # (B,)
+    log_det = torch.linalg.slogdet(covariance).logabsdet
+    return -0.5 * (distance + log_det + centred.shape[1] * math.log(2 * math.pi))
+
+
+@solution(
+    lesson.linear_gaussian_log_likelihood,
+    hints=[
+        "Integrating z out leaves a Gaussian in x. Its mean is b and its covariance is W Wᵀ + σ² I.",
+        "One covariance serves the whole batch: solve once for all rows, (x − b)ᵀ as columns.",
+        "slogdet(C).logabsdet for the log determinant, solve_ex(C, (x - b).T).result for C⁻¹(x − b).",
+    ],
+)
+def linear_gaussian_log_likelihood(x, weight, bias, noise_variance):
+    centred = x - bias  # (B, P)
+    covariance = weight @ weight.T + noise_variance * torch.eye(
+        len(bias), device=x.device, dtype=x.dtype
+    )  # (P, P)
+    distance = (torch.linalg.solve_ex(covariance, centred.T).result * centred.T).sum(0)  # (B,)
+    log_det = torch.linalg.slogdet(covariance).logabsdet
+    return -0.5 * (distance + log_det + len(bias) * math.log(2 * math.pi))
+
+
+@linear_gaussian_log_likelihood.cases
+def _(g):
+    yield Case(
+        x=torch.tensor([[1.0, 0.0], [0.0, 2.0]]),
+        weight=torch.tensor([[1.0], [0.5]]),
+        bias=torch.tensor([0.5, 0.0]),
+        noise_variance=torch.tensor(0.5),
+    )
+    yield Case(x=randn(g, 9, 6), weight=randn(g, 6, 3), bias=randn(g, 6), noise_variance=rand(g, 1)[0] + 0.2)
+    yield Case(  # the determinant itself, 1e-60, is 0 in float32
+        x=0.1 * randn(g, 4, 60),
+        weight=0.1 * randn(g, 60, 2),
+        bias=torch.zeros(60),
+        noise_variance=torch.tensor(0.1),
+    )
+
+
+@linear_gaussian_log_likelihood.mistake(
+    "The noise enters as σ⁴: you squared noise_variance, which is σ² already. Add noise_variance to the diagonal."
+)
+def noise_squared(x, weight, bias, noise_variance):
+    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    return _log_normal(x - bias, weight @ weight.T + noise_variance**2 * eye)
+
+
+@linear_gaussian_log_likelihood.mistake(
+    "The constant is missing: P log 2π, with P the number of entries of x."
+)
+def no_constant(x, weight, bias, noise_variance):
+    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    constant = 0.5 * len(bias) * math.log(2 * math.pi)
+    return _log_normal(x - bias, weight @ weight.T + noise_variance * eye) + constant
+
+
+@linear_gaussian_log_likelihood.mistake(
+    "The mean of x is the bias b: subtract it before measuring distances."
+)
+def no_bias(x, weight, bias, noise_variance):
+    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    return _log_normal(x + 0 * bias, weight @ weight.T + noise_variance * eye)
+
+
+@linear_gaussian_log_likelihood.mistake(
+    "This is log p(x|z = 0): the covariance lacks W Wᵀ, the part of x's variance that comes from z."
+)
+def without_latents(x, weight, bias, noise_variance):
+    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    return _log_normal(x - bias, 0 * weight @ weight.T + noise_variance * eye)
+
+
+@linear_gaussian_log_likelihood.mistake(
+    "The log determinant enters with the wrong sign: a wider Gaussian has a lower density at its centre."
+)
+def determinant_added(x, weight, bias, noise_variance):
+    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    covariance = weight @ weight.T + noise_variance * eye
+    return _log_normal(x - bias, covariance) + torch.linalg.slogdet(covariance).logabsdet
+
+
+@linear_gaussian_log_likelihood.mistake(
+    "Right for a few pixels, but the determinant of a large matrix underflows to 0 and its log to −∞. "
+    "torch.linalg.slogdet gives the logarithm itself."
+)
+def log_of_det(x, weight, bias, noise_variance):
+    covariance = weight @ weight.T + noise_variance * torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    error = torch.linalg.det(covariance).log() - torch.linalg.slogdet(covariance).logabsdet
+    return _log_normal(x - bias, covariance) - 0.5 * error
+
+
+# ------------------------------------------------------------------ traverse
+
+
+@solution(
+    lesson.traverse,
+    hints=[
+        "Build the whole batch of codes first, (V, D), then decode once.",
+        "z.repeat(len(values), 1) gives V copies that you may write into; z itself must stay as it is.",
+        "codes[:, latent] = values.",
+    ],
+)
+def traverse(decode, z, latent, values):
+    codes = z.repeat(len(values), 1)  # (V, D)
+    codes[:, latent] = values
+    return decode(codes)
+
+
+@traverse.cases
+def _(g):
+    yield Case(
+        weight=torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        z=torch.tensor([0.5, -0.5]),
+        latent=1,
+        values=torch.tensor([0.0, 1.0]),
+    )
+    yield Case(weight=randn(g, 5, 6), z=randn(g, 5), latent=3, values=torch.linspace(-2, 2, 9))
+    yield Case(weight=randn(g, 5, 6), z=randn(g, 5), latent=0, values=torch.tensor([1.5]))
+
+
+@traverse.mistake(
+    "You ADDED the values to the latent. A traversal replaces it, so that rows can be compared."
+)
+def added(decode, z, latent, values):
+    codes = z.repeat(len(values), 1)
+    codes[:, latent] += values
+    return decode(codes)
+
+
+@traverse.mistake(
+    "The images are right, but the decoder is called once for each value. Build all codes first and decode them in "
+    "one batch: a GPU is as quick with a hundred as with one."
+)
+def one_at_a_time(decode, z, latent, values):
+    images = []
+    for value in values:
+        code = z.clone()
+        code[latent] = value
+        images.append(decode(code[None])[0])
+    return torch.stack(images)
+
+
+@traverse.mistake("The other latents are lost: you decoded zeros but for one entry. Start from copies of z.")
+def other_latents_zero(decode, z, latent, values):
+    codes = torch.zeros(len(values), len(z), device=z.device, dtype=z.dtype)
+    codes[:, latent] = values
+    return decode(codes)
+
+
+@traverse.mistake(
+    "You set all latents to the value. Only the entry `latent` changes: codes[:, latent] = values."
+)
+def all_latents(decode, z, latent, values):
+    return decode(values[:, None].expand(-1, len(z)))
