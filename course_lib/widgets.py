@@ -45,7 +45,9 @@ def explore(draw: Callable, **sliders) -> None:
         "application/vnd.jupyter.widget-view+json": {
             "version_major": 2,
             "version_minor": 0,
-            "model_id": ipywidgets.VBox([*controls.values(), message, image]).model_id,
+            "model_id": ipywidgets.VBox(
+                [*controls.values(), message, image], layout={"align_items": "flex-start"}
+            ).model_id,
         },
         "image/png": first,
         "text/plain": f"sliders: {', '.join(controls)}",

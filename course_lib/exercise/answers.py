@@ -6,23 +6,33 @@ import ast
 import importlib
 import linecache
 import os
+import symtable
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FunctionType
+
+from IPython.core.getipython import get_ipython
+from IPython.core.inputtransformer2 import TransformerManager
 
 from course_lib.exercise.contract import Exercise, MissingAnswer
 
 HEADER = """\
+from __future__ import annotations
+
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import course_lib
 from course_lib import answer
 from course_lib.lessons import {lesson}
 
 """
+TWICE = "# The cell held more than one answer to this exercise: the last counts.\n"
+called: set[str] = set()  # ids of the students' answers that were called; a check empties it
+
 _SETTING = "COURSE_ANSWERS"  # "solutions", or the folder of the answers
 _HOME = Path.cwd()  # answers stay where the notebook started, whatever it changes directory to
 _loaded: dict[Path, tuple[tuple[int, int], Callable]] = {}
@@ -36,40 +46,59 @@ def solutions_in_force() -> bool:
 def answers_folder() -> Path:
     """Where answers are kept: `answers/` beside the notebook, or the folder that COURSE_ANSWERS names."""
     setting = os.environ.get(_SETTING, "")
-    return _HOME / (setting if setting not in ("", "solutions") else "answers")
+    return _HOME / Path(setting if setting not in ("", "solutions") else "answers").expanduser()
 
 
 def answer_file(ex: Exercise) -> Path:
+    """The file of a student's answer, whether it exists or not."""
     return answers_folder() / ex.lesson / f"{ex.name}.py"
 
 
 # ---------------------------------------------------------------- taking answers out of source code
 
 
+def plain_python(source: str) -> str:
+    """A cell's source without IPython's magics; a cell magic keeps the code that it runs (%%time, %%capture)."""
+    if source.lstrip().startswith("%%"):
+        magic, _, source = source.lstrip().partition("\n")
+        if magic.split()[0] not in ("%%time", "%%timeit", "%%capture", "%%prun"):
+            return ""  # another language
+    return TransformerManager().transform_cell(source)
+
+
+def defined_names(source: str) -> set[str]:
+    """The names that module-level code defines: assigned in any way, imported, `def` and `class`."""
+    table = symtable.symtable(source, "cell", "exec")
+    return {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
+
+
+def _used_names(node: ast.stmt) -> set[str]:
+    """The names a statement takes from its module: in its body, decorators, defaults and annotations."""
+    table = symtable.symtable(ast.unparse(node), "cell", "exec")
+    used = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
+    inner = table.get_children()
+    while inner:
+        table = inner.pop()
+        used |= {s.get_name() for s in table.get_symbols() if s.is_global()}
+        inner += table.get_children()
+    return used
+
+
 def _answers_to(node: ast.stmt) -> str | None:
     """The id `lesson.name` that a decorated function answers, from its decorator alone."""
-    for decorator in getattr(node, "decorator_list", []):
-        if isinstance(decorator, ast.Call) and decorator.args:
-            if ast.unparse(decorator.func).rpartition(".")[2] == "answer":
-                return ".".join(ast.unparse(decorator.args[0]).split(".")[-2:])
+    if isinstance(node, ast.FunctionDef):
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call) and len(decorator.args) == 1:
+                if ast.unparse(decorator.func).rpartition(".")[2] == "answer":
+                    return ".".join(ast.unparse(decorator.args[0]).split(".")[-2:])
     return None
-
-
-def _defines(node: ast.stmt) -> set[str]:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(a.asname or a.name).partition(".")[0] for a in node.names}
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        return {x.id for x in ast.walk(node) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)}
-    return set()
 
 
 def _is_stub(function: ast.FunctionDef) -> bool:
     """Nothing but a docstring and `raise NotImplementedError`, `pass` or `...`."""
     for node in function.body:
-        if isinstance(node, ast.Raise) and "NotImplementedError" in ast.dump(node):
-            return True
+        if isinstance(node, ast.Raise):
+            return "NotImplementedError" in ast.dump(node)
         if not isinstance(node, ast.Pass) and not (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         ):
@@ -82,25 +111,31 @@ def find_answers(source: str) -> Iterator[tuple[str, str | None]]:
 
     The text is the function with all that it uses of the same cell: imports, helpers, constants.
     What the cell computes besides stays out, so that loading an answer runs nothing else.
+    A SyntaxError in the cell is raised.
     """
+    source = plain_python(source)
     body = ast.parse(source).body
-    lines = source.splitlines()
-    for function in body:
-        name = _answers_to(function)
-        if name is None or not isinstance(function, ast.FunctionDef):
+    names = {i: _answers_to(node) for i, node in enumerate(body)}
+    if not any(names.values()):
+        return
+    defines = [defined_names(ast.unparse(node)) for node in body]
+    for start, name in names.items():
+        if name is None:
             continue
-        keep, wanted = {body.index(function)}, [function]
+        keep, wanted = {start}, [start]
         while wanted:
-            used = {x.id for x in ast.walk(wanted.pop()) if isinstance(x, ast.Name)}
-            for i, node in enumerate(body):
-                if i not in keep and _defines(node) & used:
-                    keep.add(i)
-                    wanted.append(node)
-        parts = []
-        for i in sorted(keep):
-            first = min([body[i].lineno, *(d.lineno for d in getattr(body[i], "decorator_list", []))])
-            parts.append("\n".join(lines[first - 1 : body[i].end_lineno]))
-        yield name, None if _is_stub(function) else "\n\n\n".join(parts) + "\n"
+            used = _used_names(body[wanted.pop()])
+            found = {i for i, names in enumerate(defines) if names & used} - keep
+            keep |= found
+            wanted += found
+        text = "\n\n\n".join(_text(source, body[i]) for i in sorted(keep)) + "\n"
+        yield name, None if _is_stub(body[start]) else text
+
+
+def _text(source: str, node: ast.stmt) -> str:
+    """The lines of a statement, its decorators and comments included."""
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    return "\n".join(source.splitlines()[first - 1 : node.end_lineno])
 
 
 # ---------------------------------------------------------------- the decorator
@@ -114,16 +149,23 @@ def answer(ex: Exercise) -> Callable[[Callable], Exercise | Callable]:
     if not isinstance(ex, Exercise):
         raise TypeError(f"@answer expects an exercise of a lesson, such as elbo.gaussian_kl; got {ex!r}.")
 
-    def plug_in(function: FunctionType) -> Exercise | Callable:
-        path = Path(function.__code__.co_filename)
-        if path.is_relative_to(answers_folder()):  # the saved file itself is being loaded
+    def plug_in(function: Callable) -> Exercise | Callable:
+        cell = sys._getframe(1)  # the function itself may come from another decorator's file
+        if str(cell.f_globals.get("__name__")).startswith("answers."):  # a saved file is being loaded
             function.answers = ex.id
             return function
         if not solutions_in_force():
-            save_answer(ex, "".join(linecache.getlines(function.__code__.co_filename)))
+            save_answer(ex, _cell_source(cell.f_code.co_filename))
         return ex
 
     return plug_in
+
+
+def _cell_source(file: str) -> str:
+    """The source of the running cell. Under %%time it is in IPython's history alone."""
+    lines = linecache.getlines(file)
+    shell = get_ipython()
+    return "".join(lines) if lines or shell is None else shell.history_manager.input_hist_raw[-1]
 
 
 def save_answer(ex: Exercise, source: str) -> None:
@@ -131,15 +173,22 @@ def save_answer(ex: Exercise, source: str) -> None:
     found = [text for name, text in find_answers(source) if name == ex.id]
     if not found:
         raise ValueError(
-            f"The cell must name its exercise in full: write @answer({ex.id}) above the function."
+            f"No answer to {ex.id} was found in this cell: write @answer({ex.id}), in full, above a plain `def`."
         )
     if found[-1] is None:
         return
     path = answer_file(ex)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
-    draft.write_text(HEADER.format(lesson=ex.lesson) + "\n" + found[-1], encoding="utf-8")
-    draft.replace(path)  # atomic: an interrupted write loses nothing
+    text = HEADER.format(lesson=ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)  # atomic: an interrupted write loses nothing
+    except OSError as error:
+        raise OSError(
+            f"Your answer could not be saved as {path} ({error.strerror}). Make that folder writable, or set "
+            f"{_SETTING} to a folder of yours before the kernel starts."
+        ) from error
 
 
 # ---------------------------------------------------------------- which answer is in force
@@ -150,7 +199,7 @@ def load_answer(ex: Exercise) -> Callable | None:
     path = answer_file(ex)
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     version = (status.st_mtime_ns, status.st_size)
     if path in _loaded and _loaded[path][0] == version:
@@ -166,11 +215,20 @@ def load_answer(ex: Exercise) -> Callable | None:
     return found[-1]
 
 
+def answered_twice(ex: Exercise) -> bool:
+    """True where the cell, or the file edited by hand, held two answers to the exercise: the last counts."""
+    try:
+        source = answer_file(ex).read_text(encoding="utf-8")
+        return TWICE in source or sum(name == ex.id for name, _ in find_answers(source)) > 1
+    except (OSError, ValueError, SyntaxError):  # nothing to read, or nothing that can be: said elsewhere
+        return False
+
+
 def find_solution(ex: Exercise, revealed_only: bool = False):
     """The `Solution` of an exercise, looked up by name; None where this edition has none (to reveal)."""
     try:
         package = importlib.import_module("solutions")
-        if revealed_only and ex.lesson not in package.REVEALED:
+        if revealed_only and ex.lesson not in getattr(package, "REVEALED", ()):
             return None
         return getattr(importlib.import_module(f"solutions.{ex.lesson}"), ex.name, None)
     except ModuleNotFoundError as error:
@@ -183,6 +241,7 @@ def in_force(ex: Exercise) -> Callable:
     """The student's answer; else a solution that this edition reveals; else MissingAnswer."""
     student = None if solutions_in_force() else load_answer(ex)
     if student is not None:
+        called.add(ex.id)
         return student
     solution = find_solution(ex, revealed_only=not solutions_in_force())
     if solution is None:

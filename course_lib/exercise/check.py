@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import linecache
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from course_lib.exercise import answers, progress
-from course_lib.exercise.contract import Exercise, MissingAnswer, run, run_with_gradients
-from course_lib.exercise.device import watch
+from course_lib.exercise import answers
+from course_lib.exercise.compare import agrees, compare, diagnose_structure, kind_of, structure
+from course_lib.exercise.contract import Exercise, MissingAnswer, copy_inputs, run, run_with_gradients
+from course_lib.exercise.device import NUMPY, watch
 from course_lib.exercise.key import Key, find_key
-from course_lib.exercise.report import Report, megabytes, show
-
-
-class Wrong(Exception):
-    """Ends a check: the status, and what the report says."""
-
-    def __init__(self, status: str, message: str = "", step: str = "", **report):
-        self.report = {"status": status, "message": message, "failed": step, **report}
+from course_lib.exercise.progress import note_check, status
+from course_lib.exercise.report import QUIET, Report, Wrong, megabytes
 
 
 def check(ex: Exercise) -> None:
@@ -44,325 +41,282 @@ def check(ex: Exercise) -> None:
 
 def inspect_answer(ex: Exercise) -> Report:
     """The report on the answer in force, without displaying it."""
-    printed = io.StringIO()
-    done: list[str] = []
+    report, printed = Report(ex.id), _Printed()
+    answers.called.clear()
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), contextlib.redirect_stdout(printed):
-            torch.manual_seed(0)
-            _check(ex, done)
-        report = Report(ex.id, "passed")
+            torch.default_generator.manual_seed(0)
+            _check(ex, report)
     except Wrong as wrong:
-        report = Report(ex.id, **wrong.report)
+        report.end(**wrong.report)
     except KeyboardInterrupt:
-        report = Report(ex.id, "interrupted", "You interrupted the check. Is there a loop that does not end?")
-    report.done = tuple(done)
+        report.end("interrupted", "The check was interrupted. Is there a loop that does not end?")
+    except Exception as error:  # a check never raises, whatever strange tensor an answer returns
+        report.end("cannot be checked", f"The check failed on this answer: {type(error).__name__}: {error}")
     if printed.getvalue():
-        report.notes.append("Your answer prints; printing is not graded, and is hidden here.")
+        report.details.append(("It printed:", printed.getvalue().rstrip()))
     if not answers.solutions_in_force():
-        progress.note_check(ex, report.status)
+        _add_notes(ex, report)
     return report
 
 
-def _check(ex: Exercise, done: list[str]) -> None:
-    implementation, file = _load(ex)
-    key = find_key(ex)
-    results = []
-    for case, expected in zip(key.cases, key.outcomes, strict=True):
-        found = _call(ex, implementation, case, file)
-        results.append(found)
-        if problem := _structure(found, expected):
-            problem.report["diagnosis"] = _diagnose_structure(key, results)
-            raise problem
-    done.append("runs")
-    _compare(ex, implementation, key, results, "values")
-    done.append("values")
+class _Printed(io.StringIO):
+    """Keeps the first of what an answer prints."""
+
+    def write(self, text: str) -> int:
+        super().write(text[: max(0, 500 - self.tell())])
+        return len(text)
+
+
+def _add_notes(ex: Exercise, report: Report) -> None:
+    """What the student should know besides, and the student's own record."""
+    if answers.answered_twice(ex):
+        report.notes.append("There are two answers to this exercise: the last counts.")
+    if not report.passed and report.status not in QUIET:
+        for other in sorted(answers.called - {ex.id}):
+            if status(other) != "passed":
+                report.notes.append(f"Your answer calls {other}, which has not passed its own check.")
+    try:
+        note_check(ex, report.status)
+    except OSError as error:
+        report.notes.append(f"Your progress could not be saved: {error}")
+
+
+def _check(ex: Exercise, report: Report) -> None:
+    with report.step("runs"):
+        answer = _load(ex)
+        key = _key(ex)
+        results = _run_cases(answer, key, report)
+    with report.step("values"):
+        compare(ex, key, results, "values")
     if ex.gradients:
-        for case, found in zip(key.cases, results, strict=True):
-            gradients = _guard(ex, file, run_with_gradients, ex, implementation, _copy(case))
-            found |= {f"gradient of {k}": v for k, v in gradients.items() if v is not None}
-        _compare(ex, implementation, key, results, "gradients")
-        done.append("gradients")
-    _check_device(ex, implementation, key, file, done)
-
-
-def _load(ex: Exercise) -> tuple[Callable, str]:
-    if answers.solutions_in_force():
-        function = answers.in_force(ex)
-        return function, function.__code__.co_filename
-    file = str(answers.answer_file(ex))
-    function = _guard(ex, file, answers.load_answer, ex)
-    if function is None:
-        raise Wrong(
-            "not attempted",
-            f"Write it in section “{ex.section}” of notebook {ex.notebook}, then run its cell and this one again.",
-        )
-    return function, file
-
-
-def _copy(case: dict) -> dict:
-    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in case.items()}
+        with report.step("gradients"):
+            for case, found in zip(key.cases, results, strict=True):
+                gradients = answer.guard(run_with_gradients, ex, answer.function, copy_inputs(case))
+                found |= {f"gradient of {k}": v for k, v in gradients.items() if v is not None}
+            compare(ex, key, results, "gradients")
+    with report.step("GPU-ready"):
+        peak = _check_device(answer, key)
+    if ex.memory:
+        with report.step("memory"):
+            _check_memory(ex, peak)
 
 
 # ---------------------------------------------------------------- calling an answer
-
-
-def _guard(ex: Exercise, file: str, function: Callable, *args):
-    """Call `function`; whatever it raises becomes words about the student's own line."""
-    try:
-        return function(*args)
-    except MissingAnswer as missing:
-        other = missing.exercise
-        raise Wrong(
-            "waiting",
-            f"Your answer calls {other.id}, which has no answer yet (notebook {other.notebook}, "
-            f"section “{other.section}”). Write that one first.",
-        ) from None
-    except NotImplementedError as error:
-        if "course_lib" not in str(error) and not str(error):
-            raise Wrong("not attempted", "Your answer still raises NotImplementedError.") from None
-        raise _raised(error, file) from None
-    except RecursionError as error:
-        raise _raised(error, file, "Your answer calls itself without end.") from None
-    except Exception as error:
-        raise _raised(error, file) from None
-
-
-def _raised(error: Exception, file: str, message: str = "") -> Wrong:
-    text = f"{type(error).__name__}: {error}".strip()
-    if len(text) > 600:
-        text = text[:600] + " …"
-    if "a leaf Variable that requires grad is being used in an in-place operation" in text:
-        return Wrong("changed input", _IN_PLACE, "gradients", details=_own_line(error, file))
-    if isinstance(error, NameError) and hasattr(sys.modules["__main__"], error.name or " "):
-        message = (
-            f"`{error.name}` lives in another cell of the notebook. An answer must stand on its own: "
-            "move what it uses into the answer's cell."
-        )
-    return Wrong("raised", message or text, "runs", details=_own_line(error, file))
-
-
-def _own_line(error: Exception, file: str) -> list[tuple[str, str]]:
-    """The student's own line of the traceback; no library frames."""
-    if isinstance(error, SyntaxError) and error.filename == file:
-        return [("In your code:", f"{(error.text or '').strip()}")]
-    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    return [("In your code:", own[-1].line)] if own else []
 
 
 _IN_PLACE = (
     "Your answer changes its input in place (+=, an operation that ends in _, or assigning to x[…]). The caller "
     "still needs that tensor: make a new one."
 )
+_TORCH_SAYS = {  # what torch says: the status, and what it means here
+    "a leaf Variable that requires grad is being used in an in-place": ("changed input", _IN_PLACE),
+    "modified by an inplace operation": (
+        "raised",
+        "An in-place operation (+=, an operation that ends in _, or assigning to x[…]) overwrites a value that the "
+        "backward pass needs. Make a new tensor.",
+    ),
+    "numpy() on Tensor that requires grad": ("not GPU-ready", f"Your answer {NUMPY}."),
+    "synchronizing CUDA operation": (
+        "not GPU-ready",
+        "Your answer makes the processor wait for the GPU: a value read on the host, a size that depends on values, "
+        "or numbers copied to the device (torch.full and torch.arange make them there).",
+    ),
+}
 
 
-def _call(ex: Exercise, implementation: Callable, case: dict, file: str) -> dict:
-    inputs = _copy(case)
-    found = _guard(ex, file, run, ex, implementation, inputs)
-    for name, value in case.items():
-        if isinstance(value, Tensor) and not torch.equal(value.nan_to_num(), inputs[name].nan_to_num()):
-            raise Wrong("changed input", f"{_IN_PLACE} It changed `{name}`.", "runs")
-    return found
+@dataclass
+class Answer:
+    """The function to be checked, and the file that its lines are in."""
+
+    ex: Exercise
+    function: Callable
+    file: str
+
+    def guard(self, function: Callable, *args):
+        """Call `function`; whatever the answer raises becomes words about the student's own line."""
+        try:
+            return function(*args)
+        except MissingAnswer as missing:
+            other = missing.exercise
+            raise Wrong(
+                "waiting",
+                f"Your answer calls {other.id}, which has no answer yet. Write it first: notebook {other.notebook}, "
+                f"section “{other.section}”.",
+            ) from None
+        except NotImplementedError as error:
+            if any(line.startswith("raise NotImplementedError") for _, line in self.own_line(error)):
+                raise Wrong("not attempted", "Your answer still raises NotImplementedError.") from None
+            raise self.raised(error) from None
+        except (Exception, SystemExit) as error:
+            raise self.raised(error) from None
+
+    def raised(self, error: BaseException) -> Wrong:
+        """What an exception says, and what it means where that is known."""
+        text = f"{type(error).__name__}: {error}".strip().removesuffix(":")
+        text = text if len(text) <= 600 else text[:600] + " …"
+        known = next((said for part, said in _TORCH_SAYS.items() if part in text), None)
+        kind, message = known or ("raised", text)
+        if isinstance(error, RecursionError):
+            message = "Your answer calls itself without end (RecursionError)."
+        elif isinstance(error, SystemExit):
+            message = "Your answer ends the program: take exit() or sys.exit() out."
+        elif isinstance(error, NameError):
+            message = _unknown_name(error, text)
+        return Wrong(kind, message, details=self.own_line(error))
+
+    def own_line(self, error: BaseException) -> list[tuple[str, str]]:
+        """The student's own line of the traceback; no library frames."""
+        if isinstance(error, SyntaxError) and error.filename == self.file:
+            return [("In your code:", (error.text or "").strip())]
+        own = [n for f, n in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename == self.file]
+        return [self.line(own[-1])] if own else []
+
+    def line(self, number: int) -> tuple[str, str]:
+        return "In your code:", linecache.getline(self.file, number).strip()
+
+    def call(self, case: dict, report: Report) -> dict:
+        """Run one case, through the probe; complain about inputs changed in place."""
+        inputs, returned = copy_inputs(case), []
+
+        def implementation(*args, **kwargs):
+            before = torch.get_rng_state()
+            returned.append(self.function(*args, **kwargs))
+            if not torch.equal(before, torch.get_rng_state()) and _GLOBAL_DRAWS not in report.notes:
+                report.notes.append(_GLOBAL_DRAWS)
+            return returned[-1]
+
+        try:
+            found = self.guard(run, self.ex, implementation, inputs)
+        except Wrong as wrong:  # the probe may fail on what the answer returned
+            if returned and wrong.report["status"] == "raised" and not wrong.report["details"]:
+                text = f"Your answer returned {kind_of(returned[-1])}, which cannot be used: {wrong.report['message']}"
+                raise Wrong("wrong type", text) from None
+            raise
+        for name, value in case.items():
+            if isinstance(value, Tensor) and not _unchanged(value, inputs[name]):
+                raise Wrong("changed input", f"{_IN_PLACE} It changed `{name}`.")
+        return found
 
 
-# ---------------------------------------------------------------- comparing with the key
+_GLOBAL_DRAWS = (
+    "Your answer draws from torch's global random generator. Take the noise or the generator that it is given: "
+    "a run can then be repeated."
+)
 
 
-def _structure(found: dict, expected: dict) -> Wrong | None:
-    """The first output of the wrong type, shape, dtype or device; None where all are right."""
-    wanted = {k: v for k, v in expected.items() if not k.startswith("gradient of ")}
-    if found.keys() != wanted.keys():
-        return Wrong(
-            "wrong type", f"Expected {_count(wanted)}; your answer returned {_count(found)}.", "runs"
-        )
-    for name, want in wanted.items():
-        got = found[name]
-        what = "" if len(wanted) == 1 else f" in {name}"
-        if not isinstance(got, Tensor):
-            hint = " Is there a `return`?" if got is None else ""
-            kind = "None" if got is None else f"a {type(got).__module__}.{type(got).__name__}"
-            kind = kind.replace("builtins.", "")
-            return Wrong(
-                "wrong type", f"Expected a torch.Tensor{what}; your answer returned {kind}.{hint}", "runs"
-            )
-        if got.shape != want.shape:
-            return Wrong(
-                "wrong shape",
-                f"Expected shape {tuple(want.shape)}{what}; your answer returned shape {tuple(got.shape)}.",
-                "runs",
-            )
-        if got.device != want.device:
-            return Wrong(
-                "wrong device", f"Expected a tensor on {want.device}{what}; got {got.device}.", "runs"
-            )
-        if got.dtype != want.dtype:
-            names = [str(d).removeprefix("torch.") for d in (want.dtype, got.dtype)]
-            return Wrong(
-                "wrong dtype", f"Expected {names[0]}{what}; your answer returned {names[1]}.", "runs"
-            )
-    return None
+def _unchanged(before: Tensor, after: Tensor) -> bool:
+    return before.shape == after.shape and torch.equal(before.nan_to_num(), after.nan_to_num())
 
 
-def _count(outputs: dict) -> str:
-    if all(k.startswith("result") for k in outputs):
-        return "one tensor" if len(outputs) == 1 else f"a tuple of {len(outputs)}"
-    return "the entries " + ", ".join(map(str, outputs))
-
-
-def close(got: Tensor, want: Tensor, ex: Exercise) -> bool:
-    """Equal within the exercise's tolerance; infinities and NaN only equal their like."""
-    if got.shape != want.shape or got.dtype != want.dtype:
-        return False
-    if not want.is_floating_point():
-        return torch.equal(got, want)
-    return torch.allclose(got, want, rtol=ex.rtol, atol=ex.atol, equal_nan=True)
-
-
-def _agrees(ex: Exercise, got: dict, want: dict, gradients: bool) -> bool:
-    """Whether two outcomes of one case are the same, with gradients or without."""
-    got, want = ({k: v for k, v in x.items() if gradients or not k.startswith("grad")} for x in (got, want))
-    return got.keys() == want.keys() and all(close(got[k], want[k], ex) for k in want)
-
-
-def diagnose(ex: Exercise, key: Key, results: list[dict], gradients: bool) -> str:
-    """The sentence of the named mistake that gives these results on every case; "" if there is none."""
-    for name, outcomes in key.mistakes.items():
-        pairs = zip(results, outcomes, strict=True)
-        if all(_agrees(ex, got, want, gradients) for got, want in pairs):
-            return key.sentences[name]
-    return ""
-
-
-def _diagnose_structure(key: Key, results: list[dict]) -> str:
-    """As `diagnose`, for results of a wrong shape: the cases run so far, by shape and value."""
-    for name, outcomes in key.mistakes.items():
-        pairs = [
-            (got[k], want[k]) for got, want in zip(results, outcomes, strict=False) for k in got if k in want
-        ]
-        if pairs and all(
-            isinstance(g, Tensor)
-            and g.shape == w.shape
-            and torch.allclose(g.double(), w.double(), 1e-4, 1e-5, True)
-            for g, w in pairs
-        ):
-            return key.sentences[name]
-    return ""
-
-
-def _compare(ex: Exercise, implementation: Callable, key: Key, results: list[dict], step: str) -> None:
-    """Raise Wrong for the worst disagreement with the key, shown on the smallest case that disagrees."""
-    gradients = step == "gradients"
-    bad = []
-    for i, (got, want) in enumerate(zip(results, key.outcomes, strict=True)):
-        for name in sorted(got.keys() | want.keys()):
-            if name.startswith("gradient") != gradients:
-                continue
-            if name not in got or name not in want or not close(got[name], want[name], ex):
-                size = sum(v.numel() for v in key.cases[i].values() if isinstance(v, Tensor))
-                bad.append((size, i, name))
-    if not bad:
-        return
-    size, i, name = min(bad)
-    got, want = results[i].get(name), key.outcomes[i].get(name)
-    cases = len({case for _, case, _ in bad})
-    raise Wrong(
-        f"wrong {step.removesuffix('s')}",
-        _describe(got, want, name, cases, len(results)),
-        step,
-        diagnosis=diagnose(ex, key, results, gradients),
-        details=[
-            *((f"{k} =", show(v)) for k, v in key.cases[i].items()),
-            ("expected:", "no gradient" if want is None else show(want)),
-            ("yours:", "no gradient" if got is None else show(got)),
-        ],
-    )
-
-
-def _describe(got: Tensor | None, want: Tensor | None, name: str, cases: int, total: int) -> str:
-    where = f"{cases} of {total} cases differ. " if total > 1 else ""
-    what = "" if name == "result" else f" ({name})"
-    if got is None:
+def _unknown_name(error: NameError, text: str) -> str:
+    """A name that the answer's file lacks: left in another cell, as a rule."""
+    name = error.name or ""
+    other = getattr(sys.modules["__main__"], name or " ", None)
+    if isinstance(other, Exercise):
+        return f"`{name}` is another exercise's answer: call it as {other.id}."
+    if other is not None:
         return (
-            f"{where}No gradient reaches the input{what}: is there a .detach(), .data or no_grad on the way?"
+            f"`{name}` lives in another cell of the notebook. An answer must stand on its own: move what it uses, "
+            "imports too, into the answer's cell."
         )
-    if want is None:
-        return f"{where}A gradient reaches an input that should get none{what}: detach it."
-    if got.is_floating_point() and (got.isnan() & ~want.isnan()).any():
-        return f"{where}Your result has NaN where a number is expected{what}."
-    if got.is_floating_point() and (got.isinf() & ~want.isinf()).any():
-        return f"{where}Your result overflows to infinity{what}: find a stable form."
-    error = (got.double() - want.double()).abs().nan_to_num(posinf=float("inf")).max().item()
-    return f"{where}The largest error here is {error:.3g}{what}. The smallest case that differs:"
+    return f"{text}. An answer must stand on its own: everything it uses, imports too, belongs into its cell."
+
+
+def _load(ex: Exercise) -> Answer:
+    if answers.solutions_in_force():
+        solution = answers.find_solution(ex)
+        if solution is None:
+            raise Wrong("cannot be checked", f"This edition does not contain the solution of {ex.id}.")
+        return Answer(ex, solution.function, solution.function.__code__.co_filename)
+    answer = Answer(ex, answers.load_answer, str(answers.answer_file(ex)))
+    answer.function = answer.guard(answers.load_answer, ex)
+    if answer.function is None:
+        raise Wrong(
+            "not attempted",
+            f"Write it in section “{ex.section}” of notebook {ex.notebook}, run its cell, then this one again.",
+        )
+    return answer
+
+
+def _key(ex: Exercise) -> Key:
+    try:
+        return find_key(ex)
+    except LookupError as error:
+        raise Wrong("cannot be checked", str(error)) from None
+
+
+def _run_cases(answer: Answer, key: Key, report: Report) -> list[dict]:
+    """The results of all cases; Wrong for the first of a wrong type, shape, dtype or device."""
+    results, problem = [], None
+    for case, expected in zip(key.cases, key.outcomes, strict=True):
+        try:
+            results.append(answer.call(case, report))
+        except Wrong:
+            if problem:  # the first problem is told; the other cases only help to diagnose it
+                break
+            raise
+        problem = problem or structure(results[-1], expected)
+    if problem:
+        raise Wrong(*problem, diagnosis=diagnose_structure(key, results))
+    return results
 
 
 # ---------------------------------------------------------------- GPU and memory
 
 
-def _check_device(ex: Exercise, implementation: Callable, key: Key, file: str, done: list[str]) -> None:
-    if ex.at_scale:
-        with torch.device("meta"):
-            inputs = ex.at_scale(ex.full_size)
-    else:
-        inputs = key.cases[-1]
+def _check_device(answer: Answer, key: Key) -> int:
+    """Run the answer at full size on shapes alone, and on CUDA where it is; the peak memory in bytes."""
+    ex = answer.ex
+    inputs = ex.at_scale(ex.full_size) if ex.at_scale else key.cases[-1]
     try:
-        seen = watch(ex, implementation, inputs, file)
-    except Exception as error:
+        seen = watch(ex, answer.function, inputs, answer.file)
+    except (Exception, SystemExit) as error:
         raise Wrong(
             "not GPU-ready",
             f"Run without values, on shapes alone, your answer raised {type(error).__name__}: {error}",
-            "GPU-ready",
-            details=_own_line(error, file),
+            details=answer.own_line(error),
         ) from None
     if seen.problem:
-        raise Wrong(
-            "not GPU-ready",
-            f"Your answer {seen.problem}.",
-            "GPU-ready",
-            details=[("In your code:", _source_line(file, seen.line))] if seen.line else [],
-        )
+        details = [answer.line(seen.line)] if seen.line else []
+        raise Wrong("not GPU-ready", f"Your answer {seen.problem}.", details=details)
     if torch.cuda.is_available():
-        _check_on_cuda(ex, implementation, key, file)
-    done.append("GPU-ready")
-    if ex.memory:
-        if seen.peak > ex.memory:
-            raise Wrong(
-                "too much memory",
-                f"At size {ex.full_size:,} your answer would hold {megabytes(seen.peak)} at once; "
-                f"{megabytes(ex.memory)} is enough. Which intermediate tensor has more axes than it needs?",
-                "memory",
-            )
-        done.append("memory")
+        _check_on_cuda(answer, key)
+    return seen.peak
 
 
-def _source_line(file: str, line: int) -> str:
-    import linecache
-
-    return linecache.getline(file, line).strip()
-
-
-def _check_on_cuda(ex: Exercise, implementation: Callable, key: Key, file: str) -> None:
+def _check_on_cuda(answer: Answer, key: Key) -> None:
     """The recorded cases once more on the GPU, where any hidden synchronisation is an error."""
+    ex = answer.ex
     for case, want in zip(key.cases, key.outcomes, strict=True):
         inputs = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in case.items()}
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            found = _guard(ex, file, run, ex, implementation, inputs)
+            found = answer.guard(run, ex, answer.function, inputs)
         finally:
             torch.cuda.set_sync_debug_mode(before)
         if not all(isinstance(v, Tensor) and v.is_cuda for v in found.values()):
-            raise Wrong(
-                "wrong device", "Given CUDA tensors, your answer returned one on the CPU.", "GPU-ready"
-            )
-        if not _agrees(ex, {k: v.detach().cpu() for k, v in found.items()}, want, gradients=False):
+            raise Wrong("wrong device", "Given CUDA tensors, your answer returned one on the CPU.")
+        if not agrees(ex, {k: v.detach().cpu() for k, v in found.items()}, want, gradients=False):
             if ex.probe is None:  # a probe's draw may differ between devices; its properties may not
-                raise Wrong("wrong value", "On the GPU your answer gives other values.", "GPU-ready")
+                raise Wrong("wrong value", "On the GPU your answer gives other values.")
+
+
+def _check_memory(ex: Exercise, peak: int) -> None:
+    if peak > ex.memory:
+        raise Wrong(
+            "too much memory",
+            f"At size {ex.full_size:,} your answer would hold {megabytes(peak)} at once; {megabytes(ex.memory)} is "
+            "enough. Which intermediate tensor has more axes than it needs?",
+        )
 
 
 # ---------------------------------------------------------------- speed
 
 
 def measure_speed(ex: Exercise) -> tuple[float, float, int]:
-    """Milliseconds of the plain loop and of the answer in force, and the size they were run at."""
+    """Milliseconds of the plain loop and of the answer in force, on the CPU, and the size they were run at."""
     inputs = ex.at_scale(ex.timed_size)
     implementation = answers.in_force(ex)
 

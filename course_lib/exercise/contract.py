@@ -28,10 +28,14 @@ class MissingAnswer(NotImplementedError):
 class Exercise:
     """A hole in the library. Calling it runs the answer in force; `check` says whether that is right.
 
-    probe       turns tensors into the call and the result into tensors, where the exercise takes or
-                returns something else (a module, an optimiser, a random generator).
-    at_scale    `at_scale(n)` makes the inputs at size n; `full_size` is the n at which `memory`, the
-                bound in bytes on what the answer holds at once (backward pass included), must keep.
+    probe       `probe(implementation, **inputs)` turns tensors into the call and the result into tensors,
+                where the exercise takes or returns something else: a module (`nn.Parameter(weight.clone())`), an
+                optimiser, a generator (`generator_for`). It also runs on `meta` tensors and on CUDA, so it
+                reads no values and makes its tensors on the inputs' device (torch.full, not new_tensor).
+    at_scale    `at_scale(n)` makes the inputs at size n; at n = `full_size` the answer must keep to
+    memory      the bound in bytes on what it holds at once, and to
+    operations  the bound on the operations it launches (both with the backward pass): a Python loop over
+                the batch launches thousands.
     plain       the readable loop that is given; timed against the answer at n = `timed_size`.
     """
 
@@ -45,6 +49,7 @@ class Exercise:
     at_scale: Callable[[int], dict] | None = None
     full_size: int = 4096
     memory: int | None = None
+    operations: int = 2000
     plain: Callable | None = None
     timed_size: int = 128
 
@@ -75,6 +80,16 @@ class Exercise:
 def exercise(section: str, **options) -> Callable[[Callable], Exercise]:
     """Declare the decorated signature and docstring as an exercise of the lesson it stands in."""
     return lambda function: Exercise(function, section, **options)
+
+
+def generator_for(x: Tensor, seed: int = 0) -> torch.Generator:
+    """A seeded generator on the device of x, for probes; on the CPU for meta tensors, which accept that."""
+    return torch.Generator("cpu" if x.is_meta else x.device).manual_seed(seed)
+
+
+def copy_inputs(inputs: dict) -> dict:
+    """The inputs of one call, safe from changes in place."""
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in inputs.items()}
 
 
 def run(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:

@@ -17,22 +17,42 @@ from torch.utils._pytree import tree_leaves
 
 from course_lib.exercise.contract import Exercise, run, run_with_gradients
 
+NUMPY = (
+    "turns a tensor into a NumPy array: a GPU tensor cannot be one, and no gradient passes it. Stay in torch"
+)
+_TO_CPU = "copies a tensor to the CPU (.cpu(), .tolist(), .to('cpu'), assigning to a CPU tensor): a GPU stalls there"
+_CPU_MIXED_IN = (
+    "mixes a CPU tensor into {}: a GPU crashes or stalls there. Make new tensors on the input's device: "
+    "device=x.device, torch.zeros_like(x), x.new_zeros(…)"
+)
+_MANY_OPERATIONS = (
+    "launches more than {:,} operations, one after the other: is there a Python loop over the batch? A GPU takes "
+    "about as long for an operation on one example as on all of them. Write each step for the whole batch at once"
+)
+_DATA_DEPENDENT = (
+    "makes a tensor whose size depends on values (a boolean mask used as an index, nonzero): a GPU stalls to learn "
+    "that size. Multiply by the mask or use torch.where"
+)
 _STALLS = {
     "_local_scalar_dense": "reads a value on the host: .item(), float(), bool(), a Python `if` or `for` over a "
     "tensor (argument validation in torch.distributions does it too; validate_args=False turns it off). A GPU "
     "stalls there. Stay in tensor operations such as torch.where",
-    "nonzero": "makes a tensor whose size depends on values (a boolean mask used as an index, nonzero): a GPU "
-    "stalls to learn that size. Multiply by the mask or use torch.where",
     "bincount": "calls bincount, whose size depends on the largest value: a GPU stalls to learn it. Add into a "
     "tensor of known size with index_add_ or scatter_add_",
-    "_linalg_check_errors": "calls a linear-algebra routine that reports failure on the host (cholesky, solve, "
-    "inv): a GPU stalls there. torch.linalg.cholesky_ex, solve_ex and slogdet do not",
-    "equal": "calls torch.equal, which answers on the host: a GPU stalls there. Compare with == instead",
 }
-_STALLS |= dict.fromkeys(("masked_select", "argwhere"), _STALLS["nonzero"])
+_STALLS |= dict.fromkeys(("nonzero", "masked_select", "argwhere"), _DATA_DEPENDENT)
 _STALLS |= dict.fromkeys(
     ("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
     "makes a tensor whose size depends on values: a GPU stalls to learn that size",
+)
+_STALLS |= dict.fromkeys(
+    ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq"),
+    "calls a linear-algebra routine that reports failure on the host (cholesky, solve, inv, eigh, svd): a GPU "
+    "stalls there. torch.linalg.cholesky_ex, solve_ex, inv_ex and slogdet do not",
+)
+_STALLS |= dict.fromkeys(
+    ("equal", "allclose"),
+    "calls torch.equal or torch.allclose, which answer on the host: a GPU stalls there. Compare with == instead",
 )
 
 
@@ -41,21 +61,21 @@ class NotReady(Exception):
 
 
 class DeviceWatch(TorchDispatchMode):
-    """Watches every operation: devices, host reads, and the bytes alive at once (`peak`)."""
+    """Watches every operation: devices, host reads, their number, and the bytes alive at once (`peak`)."""
 
-    def __init__(self, file: str | None = None):
+    def __init__(self, file: str | None = None, operations: int | None = None):
         super().__init__()
-        self.file = file
+        self.file = file  # the answer's, to find the line at fault
+        self.operations = operations  # at most so many, or None
         self.problem: str | None = None
         self.line: int | None = None
-        self.alive = self.peak = 0
+        self.count = self.alive = self.peak = 0
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        on_device = [x for x in tensors if x.is_meta]
-        if on_device:
+        if any(x.is_meta for x in tensors):
             self._check(func.overloadpacket.__name__, args, kwargs, tensors)
         result = func(*args, **kwargs)
         for x in tree_leaves(result):
@@ -64,20 +84,25 @@ class DeviceWatch(TorchDispatchMode):
         return result
 
     def _check(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
+        self.count += 1
+        if self.operations is not None and self.count > self.operations:
+            self.fail(_MANY_OPERATIONS.format(self.operations))
         if name == "_to_copy" and torch.device(kwargs.get("device") or "meta").type == "cpu":
-            self.fail("copies a tensor to the CPU (.cpu(), .tolist(), .to('cpu')): a GPU stalls there")
+            self.fail(_TO_CPU)
+        if name == "copy_" and args[0].device.type == "cpu":
+            self.fail(_TO_CPU)
         if name in ("copy_", "lift_fresh", "detach"):
             return
-        if name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1]):
-            self.fail(_STALLS["nonzero"])
+        if name in ("index", "index_put", "index_put_"):
+            masked = any(x is not None and x.dtype == torch.bool for x in args[1])
+            if masked and (name == "index" or args[2].numel() > 1):  # x[mask] = number is masked_fill
+                self.fail(_DATA_DEPENDENT)
         if name in _STALLS:
             self.fail(_STALLS[name])
         # A number may live on the CPU (0-dimensional tensors are passed by value); anything else may not.
-        if any(x.device.type == "cpu" and x.ndim > 0 for x in tensors):
-            self.fail(
-                f"mixes a CPU tensor into {name.strip('_')}: a GPU crashes there. "
-                "Make new tensors on the input's device: device=x.device, torch.zeros_like(x), x.new_zeros(…)"
-            )
+        joins = name in ("cat", "stack")
+        if any(x.device.type == "cpu" and (x.ndim > 0 or joins) for x in tensors):
+            self.fail(_CPU_MIXED_IN.format(name.strip("_")))
 
     def fail(self, problem: str) -> None:
         if self.problem is None:
@@ -103,19 +128,28 @@ class DeviceWatch(TorchDispatchMode):
 
 
 def watch(ex: Exercise, implementation: Callable, inputs: dict, file: str | None = None) -> DeviceWatch:
-    """Run an implementation, backward pass included, on meta copies of the inputs."""
+    """Run an implementation, backward pass included, on meta copies of the inputs.
+
+    What it raises for other reasons than a GPU's is raised here too.
+    """
     inputs = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in inputs.items()}
-    mode = DeviceWatch(file)
+    mode = DeviceWatch(file, ex.operations if ex.at_scale else None)
     for x in inputs.values():  # inputs exist anyway: they do not count
         if isinstance(x, Tensor):
             mode._seen.add(x.untyped_storage()._cdata)
     try:
         with mode:
             (run_with_gradients if ex.gradients else run)(ex, implementation, inputs)
-    except NotReady:
-        pass
-    except TypeError as error:
-        if "numpy" not in str(error):
+    except Exception as error:
+        if mode.problem is None and isinstance(error, TypeError) and "numpy" in str(error):
+            mode.problem = NUMPY
+        if mode.problem is None:
             raise
-        mode.problem = "turns a tensor into a NumPy array: a GPU tensor cannot be one. Stay in torch"
     return mode
+
+
+def warm_up() -> None:
+    """Have torch import, now rather than in the first check, what it needs for meta tensors (seconds)."""
+    with DeviceWatch():
+        x = torch.zeros(1, device="meta", requires_grad=True)
+        (x + x).sum().backward()

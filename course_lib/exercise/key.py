@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from course_lib.exercise.answers import find_solution
-from course_lib.exercise.contract import Exercise, run, run_with_gradients
+from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
 
 
 @dataclass
@@ -43,9 +43,9 @@ def data_folder() -> Path:
 
 def outcome(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
     """Outputs and, where the exercise asks for them, gradients; what no gradient reaches is absent."""
-    found = {k: v.detach() for k, v in run(ex, implementation, inputs).items()}
+    found = {k: v.detach() for k, v in run(ex, implementation, copy_inputs(inputs)).items()}
     if ex.gradients:
-        gradients = run_with_gradients(ex, implementation, inputs)
+        gradients = run_with_gradients(ex, implementation, copy_inputs(inputs))
         found |= {f"gradient of {k}": v for k, v in gradients.items() if v is not None}
     return found
 
@@ -67,6 +67,8 @@ def solutions_only() -> Iterator[None]:
 def record(ex: Exercise, seed: int = 0) -> Key:
     """Run the solution of `ex` and every named mistake on its cases."""
     solution = find_solution(ex)
+    if solution is None:
+        raise LookupError(f"{ex.id} has no solution in solutions/{ex.lesson}.py: a key cannot be recorded.")
     cases = solution.draw_cases(seed)
     with solutions_only(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -115,13 +117,15 @@ def read_keys(path: Path, version: float) -> dict[str, Key]:
 
 
 def find_key(ex: Exercise) -> Key:
-    """The recorded key of an exercise; a clear error where the data folder lacks it."""
+    """The recorded key of an exercise; a LookupError that says what to do where there is none."""
     path = data_folder() / "answer_keys" / f"{ex.lesson}.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"No answer key at {path}. Reinstall the course, or, with solutions at hand, run `course keys`."
-        )
-    keys = read_keys(path, path.stat().st_mtime)
+    remedy = "Reinstall the course, or, with solutions at hand, run `course keys`."
+    try:
+        keys = read_keys(path, path.stat().st_mtime)
+    except FileNotFoundError:
+        raise LookupError(f"There is no answer key at {path}. {remedy}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise LookupError(f"The answer key {path} is damaged ({error}). {remedy}") from None
     if ex.name not in keys:
-        raise KeyError(f"{path} holds no key for {ex.id}: with solutions at hand, run `course keys`.")
+        raise LookupError(f"{path} holds no answer key for {ex.id}. {remedy}")
     return keys[ex.name]

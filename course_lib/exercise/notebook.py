@@ -6,31 +6,42 @@ name which such a cell would have defined.
 
 from __future__ import annotations
 
-import ast
 import html
 
-from course_lib.exercise.contract import MissingAnswer
+from course_lib.exercise.answers import defined_names, in_force, plain_python
+from course_lib.exercise.contract import Exercise, MissingAnswer
+from course_lib.exercise.device import warm_up
 from course_lib.exercise.progress import Panel
 
 _waiting: dict[str, MissingAnswer] = {}  # names that a waiting cell would have defined
 
 
-def _panel(missing: MissingAnswer) -> Panel:
+def _panel(missing: MissingAnswer, name: str = "") -> Panel:
+    """What to do about a missing answer; `name` is what an earlier waiting cell did not define, if that is it."""
     ex = missing.exercise
-    text = (
-        f"Waiting for {ex.id}: write it in section “{ex.section}” of {ex.notebook}, then run this cell again."
-    )
+    before = f"Waiting for {ex.id}: "
+    if name and _is_answered(ex):
+        before, rest = (
+            f"`{name}` is not made yet. ",
+            f"{ex.id} is written now: run the cell that makes `{name}`, then",
+        )
+    else:
+        rest = f"write it in section “{ex.section}” of {ex.notebook}, then"
+    text = f"{before}{rest} run this cell again."
     markup = (
-        '<div style="border-left:4px solid #888;padding:.3em .9em;margin:.4em 0">○ Waiting for '
-        f"<code>{ex.id}</code>: write it in section “{html.escape(ex.section)}” of {ex.notebook}, then run this "
-        "cell again.</div>"
+        f'<div style="border-left:4px solid #888;padding:.3em .9em;margin:.4em 0">○ {html.escape(text)}</div>'
     )
     return Panel(text, markup)
 
 
-def _stored_names(source: str) -> set[str]:
-    stored = (x for x in ast.walk(ast.parse(source)) if isinstance(x, ast.Name))
-    return {x.id for x in stored if isinstance(x.ctx, ast.Store)}
+def _is_answered(ex: Exercise) -> bool:
+    try:
+        in_force(ex)
+    except MissingAnswer:
+        return False
+    except Exception:  # it is there, and fails: its own check says how
+        return True
+    return True
 
 
 def _cause(error: BaseException) -> MissingAnswer | None:
@@ -44,28 +55,29 @@ def install(shell) -> None:
     if shell is None or getattr(shell, "_course_lib_installed", False):
         return
     shell._course_lib_installed = True
+    warm_up()
 
     def on_error(shell, kind, error, trace, tb_offset=None):
         missing = _cause(error)
         if missing is None:
             shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         else:
-            shell.display_pub.publish(
-                {"text/plain": repr(_panel(missing)), "text/html": _panel(missing).markup}
-            )
+            panel = _panel(missing, "" if missing is error else error.name)
+            shell.display_pub.publish({"text/plain": repr(panel), "text/html": panel.markup})
 
     def after_cell(result):
         error = result.error_in_exec
-        source = shell.transform_cell(result.info.raw_cell) if result.info else ""
         missing = _cause(error) if error is not None else None
-        try:
-            names = _stored_names(source)
-        except SyntaxError:
+        if error is not None and missing is None:
             return
+        try:
+            names = defined_names(plain_python(result.info.raw_cell)) if result.info else set()
+        except SyntaxError:  # a cell with top-level await, say
+            names = set()
         if missing is not None:
             result.error_in_exec = None  # the cell is waiting, not wrong: Run All goes on
             _waiting.update(dict.fromkeys(names, missing))
-        elif error is None:
+        else:
             for name in names:
                 _waiting.pop(name, None)
 

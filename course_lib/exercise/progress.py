@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 
@@ -16,30 +17,39 @@ def _file():
 
 def _read() -> dict[str, dict]:
     try:
-        return json.loads(_file().read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        record = json.loads(_file().read_text(encoding="utf-8"))
+        if isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values()):
+            return record
+    except OSError:
         return {}
-    except ValueError:  # damaged: keep it for the student, start anew
+    except ValueError:
+        pass
+    with contextlib.suppress(OSError):  # damaged: keep it for the student, start anew
         _file().replace(_file().with_suffix(".damaged.json"))
-        return {}
+    return {}
 
 
-def _update(ex: Exercise, **changes) -> dict:
+def _update(ex: Exercise, **changes) -> None:
     record = _read()
-    entry = record.setdefault(ex.id, {"checks": 0, "hints": 0, "status": "not attempted"})
-    entry.update({k: change(entry[k]) if callable(change) else change for k, change in changes.items()})
+    record[ex.id] = {"checks": 0, "hints": 0, "status": "not attempted"} | record.get(ex.id, {}) | changes
     path = _file()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
     draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
     draft.replace(path)
-    return entry
 
 
-def note_check(ex: Exercise, status: str) -> None:
-    """Count a check of an attempted answer and keep its result."""
-    if status != "not attempted" or ex.id in _read():
-        _update(ex, checks=lambda n: n + (status != "not attempted"), status=status)
+def status(name: str) -> str:
+    """What the last check of an exercise, by its id, found; "not attempted" if there was none."""
+    return _read().get(name, {}).get("status", "not attempted")
+
+
+def note_check(ex: Exercise, found: str) -> None:
+    """Count a check of an attempted answer and keep its result. An OSError where it cannot be saved."""
+    before = _read().get(ex.id, {}).get("checks", 0)
+    if found == "not attempted" and not before:
+        return
+    _update(ex, checks=before + (found != "not attempted"), status=found)
 
 
 class Panel:
@@ -69,7 +79,8 @@ def hint(ex: Exercise) -> Panel:
     given = _read().get(ex.id, {}).get("hints", 0)
     now = min(given, len(hints) - 1)
     if not answers.solutions_in_force():
-        _update(ex, hints=min(given + 1, len(hints)))
+        with contextlib.suppress(OSError):  # the hint matters more than the record
+            _update(ex, hints=min(given + 1, len(hints)))
     return _message(f"Hint {now + 1} of {len(hints)}: {hints[now]}")
 
 
@@ -97,14 +108,14 @@ def progress() -> Panel:
     for lesson in LESSONS:
         marks, passed = [], 0
         for ex in exercises(lesson):
-            status = record.get(ex.id, {}).get("status", "not attempted")
-            sign, colour = _SIGNS.get(status, ("✗", "#D55E00"))
-            passed += status == "passed"
-            won += ex.points * (status == "passed")
+            found = record.get(ex.id, {}).get("status", "not attempted")
+            sign, colour = _SIGNS.get(found, ("✗", "#D55E00"))
+            passed += found == "passed"
+            won += ex.points * (found == "passed")
             total += ex.points
             marks.append(
                 f'<span style="white-space:nowrap"><b style="color:{colour}">{sign}</b> '
-                f'<code title="{html.escape(status)}">{ex.name}</code></span>'
+                f'<code title="{html.escape(found)}">{ex.name}</code></span>'
             )
         lines.append(f"{lesson.notebook}: {passed} of {len(marks)} exercises passed")
         rows.append(

@@ -1,0 +1,96 @@
+"""The command line: `course keys` for authors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from course_lib.exercise.compare import close
+from course_lib.exercise.contract import Exercise
+from course_lib.exercise.key import Key, data_folder, read_keys, record, write_keys
+from course_lib.lessons import LESSONS, exercises
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """An Introduction to Disentanglement."""
+
+
+@app.command()
+def keys(
+    lesson: Annotated[str, typer.Argument(help="Only this lesson's, such as elbo.")] = "",
+    check: Annotated[bool, typer.Option(help="Write nothing; fail where a key is stale.")] = False,
+) -> None:
+    """Record the answer keys of all lessons, or of one, from their solutions."""
+    chosen = [x for x in LESSONS if lesson in ("", x.module)]
+    if not chosen:
+        raise typer.BadParameter(f"expected one of {', '.join(x.module for x in LESSONS)}; got {lesson!r}.")
+    stale = []
+    for x in chosen:
+        contracts = {ex.name: ex for ex in exercises(x)}
+        path = data_folder() / "answer_keys" / f"{x.module}.safetensors"
+        fresh = {name: record(ex) for name, ex in contracts.items()}
+        if check:
+            stale += [f"{x.module}.{name}" for name in stale_keys(path, contracts, fresh)]
+        elif fresh:
+            write_keys(path, fresh)
+            typer.echo(f"{x.module}: {len(fresh)} keys, {path.stat().st_size / 1000:.0f} kB")
+    if stale:
+        typer.echo(f"Stale: {', '.join(stale)}. Run `course keys`.", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def pretrain(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these, such as vae factor_vae.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps of each model; 0 stands for the recipe's.")] = 0,
+    state: Annotated[Path, typer.Option(help="Where unfinished training is kept.")] = Path("pretraining"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the checkpoints go; data/checkpoints by default.")
+    ] = None,
+) -> None:
+    """Train the checkpoints of lessons 03 and 04 by the recipe, from where an interrupted run left them (Ctrl-C)."""
+    from course_lib import pretrained
+    from course_lib.exercise.key import solutions_only
+    from course_lib.training import pick_device
+
+    if unknown := set(names or ()) - set(pretrained.RECIPES):
+        raise typer.BadParameter(
+            f"expected some of {', '.join(pretrained.RECIPES)}; got {', '.join(unknown)}."
+        )
+    folder = out or data_folder() / "checkpoints"
+    with solutions_only():
+        done = pretrained.pretrain(
+            names or list(pretrained.RECIPES), steps or pretrained.STEPS, state, folder, pick_device()
+        )
+    if not done:
+        typer.echo("Interrupted. What was trained is kept; the same command goes on.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"Checkpoints and cards are in {folder}.")
+
+
+def stale_keys(path: Path, contracts: dict[str, Exercise], fresh: dict[str, Key]) -> list[str]:
+    """Names of the exercises whose stored key is not what their solution gives now."""
+    stored = read_keys(path, path.stat().st_mtime) if path.exists() else {}
+    names = sorted(stored.keys() | fresh.keys())
+    return [
+        n for n in names if n not in stored or n not in fresh or not _same(contracts[n], stored[n], fresh[n])
+    ]
+
+
+def _same(ex: Exercise, a: Key, b: Key) -> bool:
+    if (a.hints, a.sentences, len(a.cases)) != (b.hints, b.sentences, len(b.cases)):
+        return False
+    groups = [(a.cases, b.cases), (a.outcomes, b.outcomes)]
+    groups += [(a.mistakes[m], b.mistakes[m]) for m in b.mistakes]
+    return all(
+        x.keys() == y.keys()
+        and all(close(x[k], y[k], ex) if isinstance(y[k], torch.Tensor) else x[k] == y[k] for k in y)
+        for left, right in groups
+        for x, y in zip(left, right, strict=True)
+    )

@@ -1,0 +1,123 @@
+"""Real JupyterLab in headless Chromium, for the browser tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ARTEFACTS = ROOT / "test-artefacts"  # screenshots, to be looked at
+SETTINGS = {
+    # Every cell is in the page from the start, and not only those in view.
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
+}
+
+
+def chromium() -> str | None:
+    """The system's Chromium or Chrome, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@contextlib.contextmanager
+def server(folder: Path, **environment: str) -> Iterator[str]:
+    """JupyterLab on copies of all notebooks in `folder`; gives its address."""
+    notebooks, home = folder / "notebooks", folder / "home"
+    shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns("answers", ".*"))
+    for name, values in SETTINGS.items():
+        file = home / "settings" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(values))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=course"]
+    settings = {name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    settings |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "PYTHONPATH": str(ROOT)} | environment
+    settings["JUPYTERLAB_WORKSPACES_DIR"] = str(home / "workspaces")
+    with open(folder / "server.log", "w") as log:
+        process = subprocess.Popen(
+            [*command, f"--notebook-dir={notebooks}"], env=os.environ | settings, stdout=log, stderr=log
+        )
+        try:
+            _wait(f"{address}/api?token=course", process, folder / "server.log")
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait(address: str, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        time.sleep(0.3)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+class Notebook:
+    """One notebook, open in the page: find a cell by its text, write it, run it, read its output."""
+
+    def __init__(self, page, address: str, name: str):
+        self.page = page
+        page.goto(f"{address}/lab/tree/{name}?token=course&reset")
+        self.cells.first.wait_for()
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=90_000)
+
+    @property
+    def cells(self):
+        return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell")
+
+    def cell(self, text: str):
+        """The one code cell whose source begins with `text`, its first line or lines in full."""
+        found = self.page.locator(".jp-CodeCell").filter(
+            has=self.page.locator(".cm-content", has_text=text)
+        )
+        return found.first
+
+    def write(self, cell, source: str) -> None:
+        cell.scroll_into_view_if_needed()
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(source)
+
+    def run(self, cell, timeout: float = 120):
+        """Run one cell as a student does, with Ctrl+Enter, and wait for its end. Gives its output area."""
+        cell.scroll_into_view_if_needed()
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        prompt = cell.locator(".jp-InputPrompt")
+        self.page.wait_for_function(
+            "([p]) => /^\\[\\d+\\]:$/.test(p.textContent.trim()) || false",
+            arg=[prompt.element_handle()],
+            timeout=1000 * timeout,
+        )
+        return cell.locator(".jp-OutputArea-output")
+
+    def run_all(self, timeout: float = 300) -> None:
+        """Menu: Run, Run All Cells; wait until the kernel is idle again."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
+        self.page.wait_for_timeout(1000)
+        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=1000 * timeout)
+
+    def picture(self, name: str) -> None:
+        ARTEFACTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=ARTEFACTS / f"{name}.png")

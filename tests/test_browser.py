@@ -1,0 +1,90 @@
+"""A student's first quarter of an hour, in real JupyterLab."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests import lab
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[test]'")
+if lab.chromium() is None and not os.environ.get("CI"):
+    pytest.skip("needs Chromium (apt-get install chromium)", allow_module_level=True)
+pytestmark = pytest.mark.browser
+
+WRONG = """@answer(elbo.gaussian_kl)
+def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
+    return 0.5 * (mean**2 + log_var.exp() - log_var - 1).mean(1)
+"""
+RIGHT = WRONG.replace(".mean(1)", ".sum(1)")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def address(tmp_path):
+    with lab.server(tmp_path, COURSE_ANSWERS="", TQDM_DISABLE="") as address:
+        yield address
+
+
+def test_a_wrong_answer_a_right_one_and_a_slider(page, address):
+    notebook = lab.Notebook(page, address, "02_elbo.ipynb")
+    notebook.run(notebook.cell("from course_lib.lessons import elbo"))
+    stub, check = notebook.cell("@answer(elbo.gaussian_kl)"), notebook.cell("check(elbo.gaussian_kl)")
+    slider = notebook.cell("def draw_kl")
+
+    notebook.run(stub)
+    output = notebook.run(check)
+    assert "not attempted" in output.first.inner_text()
+    output = notebook.run(slider)
+    assert "Waiting for elbo.gaussian_kl" in output.first.inner_text()
+
+    notebook.write(stub, WRONG)
+    notebook.run(stub)
+    output = notebook.run(check)
+    assert "You averaged over the latent dimensions" in output.first.inner_text()
+    notebook.picture("wrong-answer")
+
+    notebook.write(stub, RIGHT)
+    notebook.run(stub)
+    output = notebook.run(check)
+    assert output.first.inner_text().startswith("✓ passed")
+    notebook.picture("right-answer")
+
+    output = notebook.run(slider)
+    picture = output.locator("img")
+    before = picture.get_attribute("src")
+    output.locator(".noUi-handle").first.press("ArrowRight")
+    page.wait_for_function("([i, s]) => i.src !== s", arg=[picture.element_handle(), before])
+    notebook.picture("slider")
+    assert not page.problems
+
+
+@pytest.mark.parametrize("name", ["01_mutual_information", "02_elbo"])
+def test_run_all_reaches_the_end_with_nothing_filled_in(page, address, name):
+    notebook = lab.Notebook(page, address, f"{name}.ipynb")
+    notebook.run_all()
+    last = notebook.cells.last
+    assert "0 of" in last.inner_text() and "points" in last.inner_text()
+    errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    assert errors.count() == 0
+    assert page.get_by_text("not attempted").count() >= 7
+    notebook.picture(f"{name}-unsolved")
+    assert not page.problems

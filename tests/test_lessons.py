@@ -1,0 +1,176 @@
+"""What every lesson promises: solutions pass, stubs are not attempted, each mistake has a diagnosis of its own."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+
+import pytest
+import torch
+
+from course_lib.cli import stale_keys
+from course_lib.exercise import answers
+from course_lib.exercise.check import inspect_answer
+from course_lib.exercise.compare import agrees
+from course_lib.exercise.contract import Exercise
+from course_lib.exercise.key import data_folder, find_key, record
+from course_lib.lessons import LESSONS, exercises
+
+EXERCISES = [ex for lesson in LESSONS for ex in exercises(lesson)]
+MISTAKES = [(ex, m.name) for ex in EXERCISES for m in getattr(answers.find_solution(ex), "mistakes", ())]
+every_exercise = pytest.mark.parametrize("ex", EXERCISES, ids=lambda ex: ex.id)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of answers; the exercises that an answer calls are answered by the solutions."""
+    monkeypatch.setenv("COURSE_ANSWERS", str(tmp_path / "answers"))
+    monkeypatch.setattr("solutions.REVEALED", tuple(x.module for x in LESSONS))
+    return tmp_path / "answers"
+
+
+def answer_cell(ex: Exercise, name: str) -> str:
+    """The notebook cell of a student who writes what the solutions' file has as `name`, with its helpers."""
+    tree = ast.parse(inspect.getsource(inspect.getmodule(answers.find_solution(ex).function)))
+    wanted, cell = {name}, []
+    for node in reversed(tree.body):  # the last definition of a name first, then what it uses
+        defined = getattr(node, "name", None)
+        if isinstance(node, ast.Import | ast.ImportFrom) and "course_lib.exercise" not in ast.unparse(node):
+            cell.append(ast.unparse(node))
+        elif defined in wanted and defined is not None and _belongs_to(node, ex, name):
+            decorators = getattr(node, "decorator_list", [])
+            node.decorator_list = [
+                d for d in decorators if "solution" not in ast.unparse(d) and ".mistake" not in ast.unparse(d)
+            ]
+            text = ast.unparse(node)
+            wanted.discard(defined)
+            wanted |= {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
+            cell.append(f"@answer({ex.id})\n{text}" if defined == name else text)
+        elif (
+            isinstance(node, ast.Assign)
+            and {x.id for t in node.targets for x in ast.walk(t) if isinstance(x, ast.Name)} & wanted
+        ):
+            cell.append(ast.unparse(node))
+            wanted |= {x.id for x in ast.walk(node.value) if isinstance(x, ast.Name)}
+    return re.sub(r"\b(\w+)\.function\(", r"\1(", "\n".join(reversed(cell)))  # a Solution's own function
+
+
+def _belongs_to(node: ast.stmt, ex: Exercise, name: str) -> bool:
+    """Not the mistake of the same name of another exercise."""
+    if getattr(node, "name", "") != name:
+        return True
+    marks = [ast.unparse(d) for d in node.decorator_list]
+    return any(m.startswith((f"{ex.name}.mistake", f"solution(lesson.{ex.name}")) for m in marks)
+
+
+def words(report) -> str:
+    return f"{report}: {report.message} {report.diagnosis} {report.details} {report.notes}"
+
+
+@every_exercise
+def test_a_solution_passes_its_own_check(ex, monkeypatch):
+    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+    report = inspect_answer(ex)
+    assert report.passed and not report.notes, words(report)
+
+
+@every_exercise
+def test_a_student_who_writes_the_solution_passes(ex, folder):
+    answers.save_answer(ex, answer_cell(ex, ex.name))
+    report = inspect_answer(ex)
+    assert report.passed and not report.notes, words(report)
+    assert report.done == inspect_answer(ex).done and "GPU-ready" in report.done
+
+
+@every_exercise
+def test_a_stub_is_not_attempted(ex, folder):
+    stub = f"@answer({ex.id})\ndef {ex.name}{inspect.signature(ex)}:\n    # …\n    raise NotImplementedError"
+    answers.save_answer(ex, stub)
+    report = inspect_answer(ex)
+    assert report.status == "not attempted" and ex.section in report.message and ex.notebook in report.message
+
+
+@pytest.mark.parametrize(("ex", "name"), MISTAKES, ids=lambda x: getattr(x, "id", x))
+def test_a_named_mistake_fails_and_is_diagnosed_with_its_own_sentence(ex, name, folder):
+    answers.save_answer(ex, answer_cell(ex, name))
+    report = inspect_answer(ex)
+    assert not report.passed, "the mistake passes"
+    assert report.diagnosis == find_key(ex).sentences[name], words(report)
+
+
+@every_exercise
+def test_no_two_mistakes_are_confused(ex):
+    """Not even at a hundred times the tolerance: each differs from the solution and from all others."""
+    key = find_key(ex)
+    outcomes = {"the solution": key.outcomes, **key.mistakes}
+    loose = Exercise(ex.function, ex.section, rtol=100 * ex.rtol, atol=100 * ex.atol)
+    for a in outcomes:
+        for b in outcomes:
+            if a < b:
+                same = [agrees(loose, x, y, True) for x, y in zip(outcomes[a], outcomes[b], strict=True)]
+                assert not all(same), f"{a} and {b} give the same"
+
+
+@every_exercise
+def test_the_key_is_not_stale(ex):
+    path = data_folder() / "answer_keys" / f"{ex.lesson}.safetensors"
+    assert ex.name not in stale_keys(path, {ex.name: ex}, {ex.name: record(ex)}), "run `course keys`"
+
+
+@every_exercise
+def test_a_contract_says_what_it_wants(ex):
+    assert len(inspect.getdoc(ex) or "") > 60 and ex.section and ex.points >= 1
+    annotations = inspect.signature(ex.function)
+    assert all(p.annotation is not p.empty for p in annotations.parameters.values()), "types are missing"
+    assert annotations.return_annotation is not annotations.empty
+    assert ex.at_scale or not (ex.memory or ex.plain), "a bound at full size needs at_scale"
+
+
+@every_exercise
+def test_an_author_supplies_cases_mistakes_and_hints(ex):
+    solution = answers.find_solution(ex)
+    assert 2 <= len(solution.hints) <= 3 and all(solution.hints)
+    cases = solution.draw_cases()
+    assert 2 <= len(cases) <= 5
+    if ex.probe is None:  # what a probe shows are properties, which may need more draws
+        assert sum(v.numel() for v in cases[0].values() if isinstance(v, torch.Tensor)) <= 60, "not readable"
+    assert 3 <= len(solution.mistakes) <= 9
+    for values in ([m.name for m in solution.mistakes], [m.sentence for m in solution.mistakes]):
+        assert len(set(values)) == len(values)
+    assert all(m.sentence.rstrip("”)").endswith((".", "?", "!")) for m in solution.mistakes)
+
+
+@pytest.mark.parametrize("lesson", [x for x in LESSONS if exercises(x)], ids=lambda x: x.module)
+def test_a_lesson_gives_at_least_two_plain_loops(lesson):
+    assert sum(ex.plain is not None for ex in exercises(lesson)) >= 2
+
+
+@every_exercise
+def test_the_key_holds_nothing_of_a_solutions_source(ex):
+    """No line of code of the solution stands in the file. Hints may name functions, and do."""
+    content = (
+        (data_folder() / "answer_keys" / f"{ex.lesson}.safetensors").read_bytes().decode("utf-8", "ignore")
+    )
+    source = textwrap.dedent(inspect.getsource(answers.find_solution(ex).function))
+    (function,) = ast.parse(source).body
+    hints = " ".join(find_key(ex).hints)
+    for node in function.body:
+        for line in ast.unparse(node).splitlines():
+            if len(line.strip()) > 25 and line.strip().removeprefix("return ") not in hints:
+                assert line.strip() not in content
+
+
+@pytest.mark.parametrize("ex", [x for x in EXERCISES if x.plain], ids=lambda x: x.id)
+def test_a_plain_loop_gives_the_solutions_values(ex):
+    """On the recorded cases: a plain loop takes the same arguments, through the probe where there is one."""
+    from course_lib.exercise.contract import copy_inputs, run
+
+    if "probe" in inspect.signature(ex.plain).parameters:
+        pytest.skip("takes other arguments")
+    key = find_key(ex)
+    for case, want in zip(key.cases, key.outcomes, strict=True):
+        for name, got in run(ex, ex.plain, copy_inputs(case)).items():
+            if name in want and not name.startswith("calls"):
+                assert torch.allclose(got.to(want[name].dtype), want[name], rtol=1e-3, atol=1e-4), name
