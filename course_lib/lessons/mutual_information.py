@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from course_lib.datasets.sprites import Sprites
 from course_lib.exercise import MB, exercise
-from course_lib.models import Encoder, mlp
+from course_lib.exercise.contract import generator_for
+from course_lib.models import mlp
 from course_lib.training import fit
 
 # ------------------------------------------------------------------ plain loops, given
@@ -92,11 +93,11 @@ def gaussian_total_correlation(covariance: Tensor) -> Tensor:
 
 def _probe_shuffle(implementation: Callable, z: Tensor) -> dict[str, Tensor]:
     """What must hold whatever the draw, on z (B, D) whose rows differ and repeat one number each."""
-    generator = torch.Generator(z.device if z.is_cuda else "cpu").manual_seed(0)
+    generator = generator_for(z)
     first, second = implementation(z, generator), implementation(z, generator)
     if not isinstance(first, Tensor) or first.shape != z.shape:
         return {"shuffled": first}
-    again = implementation(z, torch.Generator(generator.device).manual_seed(0))
+    again = implementation(z, generator_for(z))
     return {
         "shuffled": torch.zeros_like(first),  # its shape and type; the values may be any
         "each row comes once": (first[:, 0].sort().values == z[:, 0].sort().values).all(),
@@ -235,66 +236,86 @@ def gaussian_pairs(rho: float, n: int, generator: torch.Generator) -> tuple[Tens
 
 # ------------------------------------------------------------------ two classifiers on two subspaces
 
-ATTRIBUTES = ("shape", "column")
-CLASSES = (3, 4)  # square, ellipse, heart; four columns of the image, from left to right
+ATTRIBUTES = ("column", "row")  # of an ellipse: in which quarter of the image it stands, across and down
+CLASSES = 4
 HALF = 4  # latents in each subspace
+NOISE = 0.2  # of the channel noise, a standard deviation; that of the latents is 1
+
+
+def ellipses(device: torch.device | str = "cpu") -> Sprites:
+    """Upright ellipses, 32×32: six scales, 32 × 32 positions."""
+    return Sprites(size=32, only={"shape": 1, "orientation": 0}, device=device)
 
 
 def attributes(factors: Tensor) -> Tensor:
-    """Sprite factors (N, 5) to the two attributes (N, 2), int64: shape, and column ⌊x / 8⌋."""
-    return torch.stack([factors[:, 0], factors[:, 3] // 8], dim=1)
+    """Factors (N, 3) of `ellipses`, (scale, x, y), to the attributes (N, 2), int64: ⌊x / 8⌋ and ⌊y / 8⌋."""
+    return factors[:, 1:] // 8
 
 
 class TwoSubspaces(nn.Module):
-    """An encoder x → (z1, z2), 4 latents each, and a linear head for one attribute on each.
+    """An encoder x → (z1, z2), 4 latents each, a linear head for one attribute on each, and a decoder of both.
 
-    Latents are scaled to mean 0 and variance 1 (`affine=False`: nothing learned), so that no game can be won by
-    shrinking them.
+    Latents are scaled to mean 0 and variance 1 (nothing learned), so that no game can be won by shrinking them, and
+    pass through noise, so that none can hide a second number in its last decimal places.
     """
 
-    def __init__(self):
+    def __init__(self, noise: float = NOISE):
         super().__init__()
-        self.encoder = Encoder(latents=2 * HALF, size=32)  # its second output, the log variance, is not used
+        self.noise = noise
+        self.encoder = nn.Sequential(nn.Flatten(), mlp(32 * 32, 128, 2 * HALF))
         self.scale = nn.BatchNorm1d(2 * HALF, affine=False)
-        self.heads = nn.ModuleList(nn.Linear(HALF, k) for k in CLASSES)
+        self.heads = nn.ModuleList(nn.Linear(HALF, CLASSES) for _ in ATTRIBUTES)
+        self.decoder = mlp(2 * HALF, 128, 32 * 32)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, 1, 32, 32) to z1, z2 (B, 4) each."""
-        return self.scale(self.encoder(x)[0]).chunk(2, dim=1)
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x (B, 1, 32, 32) to z1, z2 (B, 4) each, channel noise included."""
+        z = self.scale(self.encoder(x))
+        noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z.device)
+        return (z + self.noise * noise).chunk(2, dim=1)
 
-    def classification_loss(self, z1: Tensor, z2: Tensor, a: Tensor) -> Tensor:
+    def head_loss(self, z1: Tensor, z2: Tensor, a: Tensor) -> Tensor:
         """The sum of both heads' cross-entropies, a scalar in nats. z1, z2 (B, 4), a (B, 2)."""
-        return sum(
-            F.cross_entropy(head(z), labels)
-            for head, z, labels in zip(self.heads, (z1, z2), a.unbind(1), strict=True)
-        )
+        pairs = zip(self.heads, (z1, z2), a.unbind(1), strict=True)
+        return sum(F.cross_entropy(head(z), labels) for head, z, labels in pairs)
+
+    def reconstruction_loss(self, z1: Tensor, z2: Tensor, x: Tensor) -> Tensor:
+        """−log p(x|z1, z2) of binary pixels, in nats per image, averaged over the batch."""
+        logits = self.decoder(torch.cat([z1, z2], dim=1))
+        return F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="sum") / len(x)
 
 
 def train_subspaces(
-    method: str, seed: int, steps: int = 800, batch: int = 128, device: torch.device | str = "cpu"
+    method: str,
+    seed: int,
+    steps: int = 800,
+    batch: int = 256,
+    noise: float = NOISE,
+    momentum: float = 0.5,
+    device: torch.device | str = "cpu",
 ) -> tuple[TwoSubspaces, dict[str, Tensor]]:
-    """Two supervised subspaces of sprites, with their dependence left alone or removed; and the history in nats.
+    """Two supervised subspaces of ellipses, their dependence left alone or removed; and the history.
 
-    method: "none" trains the heads alone; "critic" adds `independence_loss` against a critic that learns along;
-    "MMD" adds `mmd2` between pairs and shuffled pairs.
+    method: "none" trains heads and decoder alone; "critic" adds `independence_loss` against a critic that learns
+    along; "MMD" adds `mmd2` between pairs and shuffled pairs. momentum: Adam's β1 of the encoder; with the usual 0.9
+    the two players overshoot, and the game circles instead of settling.
     """
     if method not in PENALTIES:
         raise ValueError(f"method: expected one of {tuple(PENALTIES)}, got {method!r}")
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
-    sprites, model = Sprites(size=32, device=device), TwoSubspaces().to(device)
+    sprites, model = ellipses(device), TwoSubspaces(noise).to(device)
     penalty = PENALTIES[method](generator)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(momentum, 0.99))
 
     def step(i: int) -> dict[str, Tensor]:
         x, factors = sprites.sample(batch, generator)
-        z1, z2 = model(x)
-        heads = model.classification_loss(z1, z2, attributes(factors))
-        dependence = penalty(z1, z2)
+        z1, z2 = model(x, generator)
+        heads = model.head_loss(z1, z2, attributes(factors))
+        reconstruction, dependence = model.reconstruction_loss(z1, z2, x), penalty(z1, z2)
         optimiser.zero_grad()
-        (heads + dependence).backward()
+        (heads + 0.1 * reconstruction + dependence).backward()
         optimiser.step()
-        return {"classification": heads, "penalty": dependence}
+        return {"heads": heads, "reconstruction": reconstruction, "penalty": dependence}
 
     history = fit(step, steps, label=f"{method}, seed {seed}")
     return model.eval(), history
@@ -304,34 +325,34 @@ def no_penalty(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]
     return lambda z1, z2: torch.zeros((), device=z1.device)
 
 
-def mmd_penalty(generator: torch.Generator, weight: float = 50.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """MMD² between pairs (z1, z2) and shuffled pairs, as a penalty on z1, z2 (B, 4)."""
+def critic_penalty(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
+    """Each call trains the critic three steps on detached codes, then gives the encoder's loss against it."""
+    critic = mlp(2 * HALF, 128, 128, 1).to(generator.device)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, betas=(0.5, 0.99))
 
     def penalty(z1: Tensor, z2: Tensor) -> Tensor:
-        shuffled = shuffle_across_batch(z2, generator)
-        return weight * mmd2(torch.cat([z1, z2], 1), torch.cat([z1, shuffled], 1), bandwidth=2.0)
-
-    return penalty
-
-
-def critic_penalty(generator: torch.Generator, weight: float = 2.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """Each call trains the critic on detached codes, then gives the encoder's loss against it."""
-    device = generator.device
-    critic = mlp(2 * HALF, 128, 128, 1).to(device)
-    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3)
-
-    def penalty(z1: Tensor, z2: Tensor) -> Tensor:
-        for _ in range(CRITIC_STEPS):
+        for _ in range(3):
             loss = critic_loss(*critic_logits(critic, z1.detach(), z2.detach(), generator))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        return weight * independence_loss(*critic_logits(critic, z1, z2, generator))
+        return 2 * independence_loss(*critic_logits(critic, z1, z2, generator))
 
     return penalty
 
 
-CRITIC_STEPS = 3  # of the critic for each of the encoder: a critic that lags behind cannot be trusted
+def mmd_penalty(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
+    """MMD² between pairs of one half of the batch and shuffled pairs of the other: two independent samples."""
+
+    def penalty(z1: Tensor, z2: Tensor) -> Tensor:
+        half = len(z1) // 2
+        joint = torch.cat([z1[:half], z2[:half]], dim=1)
+        shuffled = torch.cat([z1[half:], shuffle_across_batch(z2[half:], generator)], dim=1)
+        return 200 * mmd2(joint, shuffled, bandwidth=1.0)
+
+    return penalty
+
+
 PENALTIES = {"none": no_penalty, "critic": critic_penalty, "MMD": mmd_penalty}
 
 
@@ -340,16 +361,17 @@ PENALTIES = {"none": no_penalty, "critic": critic_penalty, "MMD": mmd_penalty}
 
 @torch.no_grad()
 def codes_and_attributes(model: TwoSubspaces, n: int, seed: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Codes (z1, z2), (n, 4) each, and attributes (n, 2), of n freshly drawn sprites."""
+    """Codes (z1, z2), (n, 4) each, and attributes (n, 2), of n freshly drawn ellipses."""
     device = next(model.parameters()).device
-    x, factors = Sprites(size=32, device=device).sample(n, torch.Generator(device).manual_seed(seed))
-    return model(x), attributes(factors)
+    generator = torch.Generator(device).manual_seed(seed)
+    x, factors = ellipses(device).sample(n, generator)
+    return model(x, generator), attributes(factors)
 
 
-def train_probe(z: Tensor, a: Tensor, classes: int, steps: int = 300, batch: int = 512) -> nn.Module:
-    """An MLP that is taught, after the fact, to read attribute a (N,) off the frozen codes z (N, D)."""
+def train_probe(z: Tensor, a: Tensor, steps: int = 300, batch: int = 512) -> nn.Module:
+    """An MLP that is taught, after the fact, to read attribute a (N,) off the frozen codes z (N, 4)."""
     generator = torch.Generator(z.device).manual_seed(0)
-    probe = mlp(z.shape[1], 64, classes).to(z.device)
+    probe = mlp(HALF, 64, CLASSES).to(z.device)
     optimiser = torch.optim.Adam(probe.parameters(), lr=1e-2)
 
     def step(i: int) -> dict[str, Tensor]:
@@ -365,12 +387,12 @@ def train_probe(z: Tensor, a: Tensor, classes: int, steps: int = 300, batch: int
 
 
 def probe_subspaces(model: TwoSubspaces, n: int = 4096) -> tuple[Tensor, Tensor]:
-    """Accuracy[subspace, attribute] and leakage[subspace, attribute] in nats, (2, 2) each, on fresh sprites."""
+    """Accuracy[subspace, attribute] and leakage[subspace, attribute] in nats, (2, 2) each, on fresh ellipses."""
     accuracy, nats = torch.zeros(2, 2), torch.zeros(2, 2)
     (codes, a), (new_codes, new_a) = (codes_and_attributes(model, n, seed) for seed in (1, 2))
     for i in range(2):
         for j in range(2):
-            probe = train_probe(codes[i], a[:, j], CLASSES[j])
+            probe = train_probe(codes[i], a[:, j])
             with torch.no_grad():
                 logits = probe(new_codes[i])
             accuracy[i, j] = (logits.argmax(1) == new_a[:, j]).float().mean()
