@@ -47,7 +47,9 @@ def server(folder: Path, **environment: str) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=course"]
-    settings = {name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    settings = {
+        name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
+    }
     settings |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "PYTHONPATH": str(ROOT)} | environment
     settings["JUPYTERLAB_WORKSPACES_DIR"] = str(home / "workspaces")
     with open(folder / "server.log", "w") as log:
@@ -87,9 +89,7 @@ class Notebook:
 
     def cell(self, text: str):
         """The one code cell whose source begins with `text`, its first line or lines in full."""
-        found = self.page.locator(".jp-CodeCell").filter(
-            has=self.page.locator(".cm-content", has_text=text)
-        )
+        found = self.page.locator(".jp-CodeCell").filter(has=self.page.locator(".cm-content", has_text=text))
         return found.first
 
     def write(self, cell, source: str) -> None:
@@ -116,7 +116,9 @@ class Notebook:
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_text("Run All Cells", exact=True).click()
         self.page.wait_for_timeout(1000)
-        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=1000 * timeout)
+        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(
+            timeout=1000 * timeout
+        )
 
     def picture(self, name: str) -> None:
         ARTEFACTS.mkdir(exist_ok=True)
