@@ -1,4 +1,4 @@
-"""The command line: `course keys` for authors."""
+"""The command line: for students (check), instructors (grade, solve) and authors (keys, pretrain)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import Key, data_folder, read_keys, record, write_keys
-from course_lib.lessons import LESSONS, exercises
+from course_lib.lessons import LESSONS, Lesson, exercises
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -27,11 +27,8 @@ def keys(
     check: Annotated[bool, typer.Option(help="Write nothing; fail where a key is stale.")] = False,
 ) -> None:
     """Record the answer keys of all lessons, or of one, from their solutions."""
-    chosen = [x for x in LESSONS if lesson in ("", x.module)]
-    if not chosen:
-        raise typer.BadParameter(f"expected one of {', '.join(x.module for x in LESSONS)}; got {lesson!r}.")
     stale = []
-    for x in chosen:
+    for x in _chosen(lesson):
         contracts = {ex.name: ex for ex in exercises(x)}
         path = data_folder() / "answer_keys" / f"{x.module}.safetensors"
         fresh = {name: record(ex) for name, ex in contracts.items()}
@@ -71,7 +68,82 @@ def pretrain(
     if not done:
         typer.echo("Interrupted. What was trained is kept; the same command goes on.", err=True)
         raise typer.Exit(1)
-    typer.echo(f"Checkpoints and cards are in {folder}.")
+    typer.echo(
+        f"{pretrained.table(folder)}\n\nCheckpoints and cards are in {folder}; the table belongs into data/README.md."
+    )
+
+
+@app.command()
+def grade(
+    submissions: Annotated[
+        list[Path], typer.Argument(help="Notebooks, folders or zips; or one folder or zip of a class.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where gradebook, results and feedback go.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Submissions at a time.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the hidden inputs; secret and recorded if not given.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="The time that one exercise may take.")] = 20,
+    scheduler: Annotated[
+        str | None, typer.Option(help="The address of a Dask cluster that does the work.")
+    ] = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run students' code without a sandbox.")] = False,
+) -> None:
+    """Grade submissions. An interrupted run goes on where it stopped; the same seed gives the same grades."""
+    from course_lib.grading.sandbox import Limits, NoSandbox
+    from course_lib.grading.supervisor import grade
+
+    if unsafe:
+        typer.echo(
+            "UNSAFE: students' code can read and change all that you can, solutions and grades too.", err=True
+        )
+    try:
+        failed = grade(submissions, out, jobs, seed, unsafe, scheduler, Limits(seconds=seconds))
+    except (NoSandbox, FileNotFoundError, ModuleNotFoundError) as error:
+        hint = " --unsafe grades without a sandbox." if isinstance(error, NoSandbox) else ""
+        typer.echo(f"{error}{hint}", err=True)
+        raise typer.Exit(1) from None
+    for name, reason in failed.items():
+        typer.echo(f"not graded: {name}: {reason}", err=True)
+    typer.echo(f"{out / 'gradebook.csv'} is written; so are results/, feedback/ and junit/ for each student.")
+    raise typer.Exit(bool(failed))
+
+
+@app.command()
+def check(
+    lesson: Annotated[str, typer.Argument(help="Only this lesson's, such as elbo.")] = "",
+) -> None:
+    """Check your own answers in a fresh process, as they are saved."""
+    from course_lib.grading.helpers import own_answers, self_check
+
+    answers = own_answers(Path.cwd())
+    typer.echo(f"Answers in {answers}")
+    wrong = 0
+    for ex, passed, said in self_check([ex for x in _chosen(lesson) for ex in exercises(x)], answers):
+        wrong += not passed
+        status, *rest = said.splitlines()
+        sign = "✓" if passed else "○" if status == "not attempted" else "✗"
+        typer.echo("\n    ".join([f"{sign} {ex.id}: {status}", *([] if sign == "○" else rest)]))
+    raise typer.Exit(bool(wrong))
+
+
+@app.command()
+def solve(
+    notebook: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the solved notebook goes.")],
+) -> None:
+    """Write a notebook with the solutions in its answer cells (for instructors)."""
+    from course_lib.grading.helpers import solve
+
+    typer.echo(f"{out}: solved {', '.join(solve(notebook, out)) or 'nothing'}.")
+
+
+def _chosen(lesson: str) -> list[Lesson]:
+    """All lessons, or the one that is named."""
+    chosen = [x for x in LESSONS if lesson in ("", x.module)]
+    if not chosen:
+        raise typer.BadParameter(f"expected one of {', '.join(x.module for x in LESSONS)}; got {lesson!r}.")
+    return chosen
 
 
 def stale_keys(path: Path, contracts: dict[str, Exercise], fresh: dict[str, Key]) -> list[str]:

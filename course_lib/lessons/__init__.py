@@ -17,6 +17,7 @@ class Lesson:
 
 
 LESSONS = (
+    Lesson("why_disentangle", "00_why_disentangle", "00 Why disentangle", 45),
     Lesson("mutual_information", "01_mutual_information", "01 Mutual information", 120),
     Lesson("elbo", "02_elbo", "02 The ELBO", 90),
     Lesson("beta_vae", "03_beta_vae", "03 beta-VAE and what hides in its KL", 150),

@@ -1,0 +1,415 @@
+"""Lesson 04, FactorVAE: contracts, the plain loops that are given, and the training built on them.
+
+Conventions: natural logarithms (nats); log densities and KLs are summed over pixels and latents, and averaged over
+the batch. The discriminator has ONE output, the logit log D/(1 − D) of "these codes were encoded together". At its
+optimum that logit is the log density ratio log q(z) / Π_j q(z_j).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.datasets.grid import FactorGrid
+from course_lib.exercise import MB, exercise
+from course_lib.lessons import elbo
+from course_lib.models import VAE
+from course_lib.training import fit
+
+# ------------------------------------------------------------------ plain loops, given
+
+
+def permute_dims_loop(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Shuffle one latent after the other, one code at a time, on the host."""
+    rows = z.tolist()
+    result = [list(row) for row in rows]
+    for latent in range(z.shape[1]):
+        order = torch.randperm(len(z), generator=generator, device=generator.device).tolist()
+        for i, source in enumerate(order):
+            result[i][latent] = rows[source][latent]
+    return torch.tensor(result)
+
+
+def factor_vae_score_loop(
+    codes: Tensor, factors: Tensor, global_variance: Tensor, n_factors: int, threshold: float = 0.05
+) -> Tensor:
+    """One vote at a time: find the latent that varies least, then count."""
+    spread = global_variance.tolist()
+    counts = [[0] * n_factors for _ in spread]  # counts[latent][factor]
+    for group, factor in zip(codes, factors.tolist(), strict=True):
+        variance = group.var(0).tolist()
+        ratios = {j: v / g for j, (v, g) in enumerate(zip(variance, spread, strict=True)) if g >= threshold}
+        if ratios:
+            counts[min(ratios, key=ratios.get)][factor] += 1
+    return torch.tensor(sum(max(row) for row in counts) / len(codes))
+
+
+# ------------------------------------------------------------------ exercises
+
+
+def _probe_permute(implementation: Callable, z: Tensor, seed: int) -> dict:
+    """What holds whatever the draw, for z whose values differ within each latent (as those of real codes do).
+
+    Two calls with one generator. Row numbers, (B, D): where each value of the result stood before.
+    """
+    device = "cpu" if z.is_meta else z.device
+    generator = torch.Generator(device).manual_seed(seed)
+    results = [implementation(z, generator) for _ in range(2)]
+    for result in results:
+        if not isinstance(result, Tensor) or result.shape != z.shape:
+            got = tuple(result.shape) if isinstance(result, Tensor) else repr(result)
+            raise ValueError(
+                f"expected a tensor of the shape of z, {tuple(z.shape)}; permute_dims returned {got}"
+            )
+    order = z.argsort(0)
+    first, second = (order.gather(0, r.argsort(0).argsort(0)) for r in results)
+    in_place = torch.arange(len(z), device=z.device)[:, None]
+    half = len(z) / 2  # rows that agree: about one of B by chance, all of them by mistake
+
+    def agree(a: Tensor, b: Tensor) -> Tensor:
+        return ((a == b).sum(0) > half).any().to(z.dtype)
+
+    return {
+        "each latent's values, sorted": results[0].sort(0).values,
+        "a latent stays in place": agree(first, in_place),
+        "two latents are shuffled alike": agree(first[:, 1:], first[:, :-1]),
+        "two calls shuffle alike": agree(first, second),
+    }
+
+
+@exercise(
+    "Breaking the dependence, keeping the marginals",
+    points=2,
+    gradients=False,
+    probe=_probe_permute,
+    at_scale=lambda n: dict(z=torch.randn(n, 10), seed=0),
+    plain=permute_dims_loop,
+    timed_size=4096,
+)
+def permute_dims(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Codes with every latent shuffled over the batch by a permutation of its own: samples of Π_j q(z_j).
+
+    z (B, D). Returns (B, D) on z's device. All randomness comes from `generator`, drawn on the generator's device
+    and moved to z's; no loop over codes or latents. Kim & Mnih (2018), https://arxiv.org/abs/1802.05983, Alg. 1.
+    """
+
+
+@exercise("The total correlation, read off a logit", at_scale=lambda n: dict(logits=torch.randn(n)))
+def total_correlation_from_logits(logits: Tensor) -> Tensor:
+    """TC ≈ E_q(z)[log D(z)/(1 − D(z))], in nats, from the discriminator's logits at codes z ~ q(z).
+
+    logits (B,): log D/(1 − D). Returns a scalar; an estimate, so it may be negative. Finite for logits of any size.
+    """
+
+
+@exercise(
+    "A classifier that knows a density ratio",
+    at_scale=lambda n: dict(joint_logits=torch.randn(n), permuted_logits=torch.randn(n)),
+)
+def discriminator_loss(joint_logits: Tensor, permuted_logits: Tensor) -> Tensor:
+    """½ E_q(z)[−log D] + ½ E_Πq(z_j)[−log(1 − D)], D = sigmoid(logit), in nats: log 2 where it cannot tell.
+
+    joint_logits (B,) at codes as encoded, permuted_logits (C,) at shuffled codes. Returns a scalar: each half is a
+    mean of its own. Finite for logits of any size (at ±200, too).
+    """
+
+
+@exercise(
+    "The objective",
+    at_scale=lambda n: dict(
+        x=torch.rand(n, 1, 32, 32),
+        logits=torch.randn(n, 1, 32, 32),
+        mean=torch.randn(n, 10),
+        log_var=torch.randn(n, 10),
+        z_logits=torch.randn(n),
+        gamma=10.0,
+    ),
+    full_size=256,
+)
+def factor_vae_loss(
+    x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z_logits: Tensor, gamma: float
+) -> Tensor:
+    """−ELBO + γ TC, in nats per image: what the encoder and the decoder minimise.
+
+    x, logits: (B, …), logits = decode(z); mean, log_var: (B, D); z_logits (B,): the discriminator's logits at z.
+    Returns a scalar. Use `elbo.elbo` and your own `factor_vae.total_correlation_from_logits`.
+    """
+
+
+class _TinyVAE(nn.Module):
+    """Linear encoder and decoder with given weights: encoder (2D, P), decoder (P, D)."""
+
+    def __init__(self, encoder: Tensor, decoder: Tensor):
+        super().__init__()
+        self.encoder, self.decoder = _linear(encoder), _linear(decoder)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = self.encoder(x).chunk(2, dim=1)
+        return mean, log_var
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z)
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach().clone())
+    return layer
+
+
+def _roll_each(z: Tensor) -> Tensor:
+    """A permute without chance, for the check: latent j moves down by j + 1 rows."""
+    return torch.stack([column.roll(j + 1) for j, column in enumerate(z.unbind(1))], dim=1)
+
+
+STEP_REPORT = ("loss", "total correlation", "discriminator loss")
+
+
+def _probe_step(
+    implementation: Callable,
+    x: Tensor,
+    noise: Tensor,
+    gamma: float,
+    encoder: Tensor,
+    decoder: Tensor,
+    discriminator: Tensor,
+) -> dict:
+    """Two steps of plain gradient descent on tiny networks: what is reported, the weights, the gradients left over."""
+    vae = _TinyVAE(encoder, decoder)
+    critic = nn.Sequential(_linear(discriminator), nn.Tanh(), _linear(discriminator[:, :1].T), nn.Flatten(0))
+    optimisers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (vae, critic)]
+    leaks = []
+
+    def note_leak(*_) -> None:
+        left = [p.grad.abs().sum() for p in vae.parameters() if p.grad is not None]
+        leaks.append(sum(left, x.new_zeros(())))
+
+    optimisers[1].register_step_pre_hook(note_leak)
+    for part in noise:
+        report = implementation(vae, critic, *optimisers, x, part, gamma, _roll_each)
+    if not isinstance(report, dict) or set(report) != set(STEP_REPORT):
+        raise TypeError(
+            f"expected a dict with the entries {', '.join(STEP_REPORT)}; the step returned {report!r}"
+        )
+    if len(leaks) != len(noise):
+        raise ValueError(
+            f"expected one step of discriminator_optimiser in each step, counted {len(leaks)} in 2"
+        )
+    return {
+        **report,
+        "encoder's weights after two steps": vae.encoder.weight.detach(),
+        "decoder's weights after two steps": vae.decoder.weight.detach(),
+        "discriminator's weights after two steps": critic[0].weight.detach(),
+        "gradients in the VAE while the discriminator is updated": sum(leaks).detach(),
+    }
+
+
+@exercise(
+    "Two players, one step",
+    points=3,
+    gradients=False,
+    probe=_probe_step,
+    at_scale=lambda n: dict(
+        x=torch.rand(n, 64),
+        noise=torch.randn(2, n, 10),
+        gamma=10.0,
+        encoder=torch.randn(20, 64),
+        decoder=torch.randn(64, 10),
+        discriminator=torch.randn(32, 10),
+    ),
+    full_size=256,
+)
+def factor_vae_step(
+    vae: VAE,
+    discriminator: nn.Module,
+    vae_optimiser: torch.optim.Optimizer,
+    discriminator_optimiser: torch.optim.Optimizer,
+    x: Tensor,
+    noise: Tensor,
+    gamma: float,
+    permute: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """One update of the VAE, then one of the discriminator, both on the codes z = μ + σ ε of the same batch.
+
+    1. The VAE descends factor_vae_loss, the discriminator held fixed. Then its gradients are set to None.
+    2. The discriminator descends discriminator_loss: the first half of the codes as they are against
+       `permute` of the second half. No gradient reaches the VAE: its .grad is None while the discriminator steps.
+
+    x (B, …) and noise ε (B, D), B even; vae.encode(x) gives mean and log_var, vae.decode(z) logits; discriminator:
+    (B, D) to logits (B,); permute: your permute_dims with its generator. Returns {"loss", "total correlation",
+    "discriminator loss"}, scalar tensors on the device, each from before the update that it drives.
+    After Kim & Mnih (2018), Alg. 2, who encode a second batch to be permuted; here the halves are independent.
+    """
+
+
+@exercise(
+    "Whose variance vanishes? The FactorVAE score",
+    points=3,
+    gradients=False,
+    at_scale=lambda n: dict(
+        codes=torch.randn(n, 64, 10),
+        factors=torch.zeros(n, dtype=torch.long),
+        global_variance=torch.rand(10),
+        n_factors=5,
+    ),
+    full_size=800,
+    memory=16 * MB,
+    plain=factor_vae_score_loop,
+    timed_size=800,
+)
+def factor_vae_score(
+    codes: Tensor, factors: Tensor, global_variance: Tensor, n_factors: int, threshold: float = 0.05
+) -> Tensor:
+    """How well the latent that varies least tells which factor was held still: from 1/K or so up to 1.
+
+    Vote v: L codes, codes[v] (L, D), of images that share the value of one factor, factors[v] in 0 … K − 1. It goes
+    to the latent j with the smallest variance over the L codes, relative to global_variance[j]; only latents with
+    global_variance ≥ threshold take part (a dead latent never varies). Each latent stands for the factor that most
+    of its votes have. The score is the share of all V votes that this gets right; 0 where no latent takes part.
+
+    codes (V, L, D), factors (V,) int64, global_variance (D,), K = n_factors. Returns a scalar on the device of the
+    codes. All votes in one batch. Kim & Mnih (2018), section 4.
+    """
+
+
+# ------------------------------------------------------------------ built on the exercises
+
+
+def make_discriminator(latents: int, width: int = 128, layers: int = 3) -> nn.Sequential:
+    """z (B, D) to the logit (B,) of "encoded together": `layers` hidden layers of LeakyReLU(0.2).
+
+    Kim and Mnih (2018) use width 1000 and 6 layers; that is much more than these small problems need.
+    """
+    if min(latents, width, layers) < 1:
+        raise ValueError(f"expected positive numbers, got latents={latents}, width={width}, layers={layers}")
+    hidden: list[nn.Module] = []
+    for width_in, width_out in pairwise([latents] + [width] * layers):
+        hidden += [nn.Linear(width_in, width_out), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*hidden, nn.Linear(width, 1), nn.Flatten(0))
+
+
+def update_discriminator(
+    discriminator: nn.Module, optimiser: torch.optim.Optimizer, z: Tensor, permute: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """A step of the discriminator alone, on codes z (B, D): the first half against `permute` of the second."""
+    joint, other = z.chunk(2)
+    logits = discriminator(joint)
+    loss = discriminator_loss(logits, discriminator(permute(other)))
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    estimate = total_correlation_from_logits(logits.detach())
+    return {"total correlation": estimate, "discriminator loss": loss.detach()}
+
+
+def train_discriminator(
+    discriminator: nn.Module,
+    sample: Callable[[int, torch.Generator], Tensor],
+    steps: int,
+    *,
+    batch: int,
+    generator: torch.Generator,
+    lr: float = 3e-3,
+) -> dict[str, Tensor]:
+    """Train a discriminator alone, on codes `sample(batch, generator)` (B, D) of a fixed distribution.
+
+    Returns the history {"total correlation", "discriminator loss"}, each (steps,) in nats.
+    """
+    optimiser = torch.optim.Adam(discriminator.parameters(), lr=lr, fused=True)
+    permute = partial(permute_dims, generator=generator)
+    return fit(
+        lambda i: update_discriminator(discriminator, optimiser, sample(batch, generator), permute), steps
+    )
+
+
+@torch.no_grad()
+def sample_codes(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
+    """One z ~ q(z|x) for each image x (B, …), (B, D), without a gradient."""
+    mean, log_var = vae.encode(x)
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
+    return elbo.reparameterise(mean, log_var, noise)
+
+
+def optimal_logit(z: Tensor, correlation: Tensor) -> Tensor:
+    """log N(z; 0, R) − log N(z; 0, I) = −½ log det R − ½ zᵀ(R⁻¹ − I) z, (B,): quadratic in z (B, D).
+
+    The best possible discriminator between N(0, R), R (D, D) a correlation matrix, and its shuffled codes, N(0, I).
+    """
+    if correlation.shape != (z.shape[1], z.shape[1]):
+        raise ValueError(
+            f"correlation: expected ({z.shape[1]}, {z.shape[1]}), got {tuple(correlation.shape)}"
+        )
+    identity = torch.eye(len(correlation), device=z.device)
+    excess = torch.linalg.inv(correlation) - identity
+    return -0.5 * (torch.linalg.slogdet(correlation).logabsdet + ((z @ excess) * z).sum(1))
+
+
+def train_factor_vae(
+    vae: VAE,
+    sample: Callable[[int, torch.Generator], tuple[Tensor, ...]],
+    steps: int,
+    *,
+    batch: int,
+    generator: torch.Generator,
+    gamma: float,
+    discriminator: nn.Module,
+    lr: float = 1e-3,
+    discriminator_lr: float = 3e-3,
+    discriminator_steps: int = 1,
+) -> dict[str, Tensor]:
+    """Train `vae` and `discriminator` in place by `factor_vae_step`; returns the history of its report.
+
+    sample, generator     as in `training.train_vae`; sample gives a tuple, images first.
+    discriminator_steps   updates of the discriminator for each of the VAE. Those beyond the first use the codes of
+                          2 · batch images of their own; the encoder moves, and they help the discriminator to keep up.
+
+    Adam for both; the discriminator's has betas (0.5, 0.9), as in the paper.
+    """
+    if batch < 2 or batch % 2 or discriminator_steps < 1:
+        raise ValueError(
+            f"expected an even batch, to be halved, and at least one discriminator step, got batch={batch}, "
+            f"discriminator_steps={discriminator_steps}"
+        )
+    device = next(vae.parameters()).device
+    optimisers = (
+        torch.optim.Adam(vae.parameters(), lr=lr, fused=True),
+        torch.optim.Adam(discriminator.parameters(), lr=discriminator_lr, betas=(0.5, 0.9), fused=True),
+    )
+    permute = partial(permute_dims, generator=generator)
+
+    def step(i: int) -> dict[str, Tensor]:
+        x = sample(batch, generator)[0].to(device)
+        noise = torch.randn(batch, vae.decoder.latents, generator=generator, device=generator.device)
+        report = factor_vae_step(vae, discriminator, *optimisers, x, noise.to(device), gamma, permute)
+        for _ in range(discriminator_steps - 1):
+            z = sample_codes(vae, sample(2 * batch, generator)[0].to(device), generator)
+            update_discriminator(discriminator, optimisers[1], z, permute)
+        return report
+
+    return fit(step, steps)
+
+
+def draw_votes(
+    codes: Tensor, grid: FactorGrid, votes: int, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The groups of codes for `factor_vae_score`: (votes, size, D), and the factor held still in each, (votes,).
+
+    codes (N, D) of the whole grid, in its order. Each vote draws one factor and one value of it; the others vary.
+    """
+    if codes.ndim != 2 or len(codes) != len(grid):
+        raise ValueError(
+            f"codes: expected one row for each of the grid's {len(grid)} points, got {tuple(codes.shape)}"
+        )
+    if size < 2:
+        raise ValueError(f"size: a variance needs at least two codes, got {size}")
+    k = len(grid.names)
+    factors = grid.sample(votes * size, generator).unflatten(0, (votes, size))  # (V, L, K)
+    held = torch.randint(k, (votes,), generator=generator, device=generator.device)
+    is_held = (held[:, None] == torch.arange(k, device=held.device))[:, None]  # (V, 1, K)
+    factors = torch.where(is_held, factors[:, :1], factors)
+    index = grid.index(factors.flatten(0, 1)).to(codes.device)
+    return codes[index].unflatten(0, (votes, size)), held.to(codes.device)

@@ -1,0 +1,860 @@
+"""Lesson 03: solutions, cases, named mistakes and hints."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from course_lib.exercise import Case, solution
+from course_lib.lessons import beta_vae as lesson
+from course_lib.lessons import elbo
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def randn(g, *shape):
+    return torch.randn(*shape, generator=g)
+
+
+def rand(g, *shape):
+    return torch.rand(*shape, generator=g)
+
+
+def log_densities(z, mean, log_var):
+    """log N(z_md; mean_nd, exp(log_var_nd)), (M, N, D)."""
+    return -0.5 * ((z[:, None] - mean).square() * (-log_var).exp() + log_var + LOG_2PI)
+
+
+def cross_entropy(x, logits):
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1)
+
+
+# ------------------------------------------------------------------ beta_vae_loss
+
+
+@solution(
+    lesson.beta_vae_loss,
+    hints=[
+        "Start from −ELBO of lesson 02, and put β in front of one of its two terms.",
+        "elbo.bernoulli_log_likelihood and elbo.gaussian_kl return one number per image; average at the very end.",
+        "(beta * elbo.gaussian_kl(mean, log_var) - elbo.bernoulli_log_likelihood(x, logits)).mean()",
+    ],
+)
+def beta_vae_loss(x, logits, mean, log_var, beta):
+    return (beta * elbo.gaussian_kl(mean, log_var) - elbo.bernoulli_log_likelihood(x, logits)).mean()
+
+
+@beta_vae_loss.cases
+def _(g):
+    yield Case(
+        x=torch.tensor([[1.0, 0.0]]),
+        logits=torch.tensor([[1.0, -1.0]]),
+        mean=torch.tensor([[1.0, 2.0]]),
+        log_var=torch.zeros(1, 2),
+        beta=4.0,
+    )
+    yield Case(
+        x=rand(g, 6, 1, 4, 4),
+        logits=randn(g, 6, 1, 4, 4),
+        mean=randn(g, 6, 3),
+        log_var=randn(g, 6, 3),
+        beta=0.5,
+    )
+
+
+@beta_vae_loss.mistake(
+    "β weighs the reconstruction instead of the KL. Compare the sizes: the loss asks for less KL as β grows."
+)
+def beta_on_reconstruction(x, logits, mean, log_var, beta):
+    return (elbo.gaussian_kl(mean, log_var) - beta * elbo.bernoulli_log_likelihood(x, logits)).mean()
+
+
+@beta_vae_loss.mistake(
+    "The sign is turned: this is the bound, to be maximised. A loss is minimised: the KL enters with +β, the "
+    "log-likelihood with −1."
+)
+def to_be_maximised(x, logits, mean, log_var, beta):
+    return (elbo.bernoulli_log_likelihood(x, logits) - beta * elbo.gaussian_kl(mean, log_var)).mean()
+
+
+@beta_vae_loss.mistake(
+    "You averaged the cross-entropy over the pixels (the default of binary_cross_entropy_with_logits). For an image of "
+    "P pixels that is a hidden β, P times what you asked for. Sum over pixels, average over the batch."
+)
+def mean_over_pixels(x, logits, mean, log_var, beta):
+    return F.binary_cross_entropy_with_logits(logits, x) + beta * elbo.gaussian_kl(mean, log_var).mean()
+
+
+@beta_vae_loss.mistake(
+    "You averaged the KL over the latents: a hidden 1/D on β. The KL of an image is summed over its latents."
+)
+def kl_mean_over_latents(x, logits, mean, log_var, beta):
+    kl = elbo.gaussian_kl(mean, log_var) / mean.shape[1]
+    return (beta * kl - elbo.bernoulli_log_likelihood(x, logits)).mean()
+
+
+@beta_vae_loss.mistake("β is nowhere in it: this is −ELBO, the loss of a plain VAE.")
+def beta_ignored(x, logits, mean, log_var, beta):
+    return -elbo.elbo(x, logits, mean, log_var)
+
+
+@beta_vae_loss.mistake("You summed over the batch. Average, or the loss grows with the batch size.")
+def summed_over_batch(x, logits, mean, log_var, beta):
+    return (beta * elbo.gaussian_kl(mean, log_var) - elbo.bernoulli_log_likelihood(x, logits)).sum()
+
+
+@beta_vae_loss.mistake("You added β KL to −ELBO, which holds the KL once already: yours weighs it by 1 + β.")
+def kl_counted_once_more(x, logits, mean, log_var, beta):
+    return beta * elbo.gaussian_kl(mean, log_var).mean() - elbo.elbo(x, logits, mean, log_var)
+
+
+# ------------------------------------------------------------------ active_dimensions
+
+
+@solution(
+    lesson.active_dimensions,
+    hints=[
+        "β σ² is a water level, one for each β. Give it a second axis, (B, 1), and it meets the eigenvalues (P,).",
+        "Below the water the logarithm is negative and the rate is 0: a clamp does it, on any device, without an if.",
+        "level = beta[:, None] * noise_variance; the distortion is torch.minimum(eigenvalues, level).",
+    ],
+)
+def active_dimensions(eigenvalues, noise_variance, beta):
+    level = beta[:, None] * noise_variance  # (B, 1)
+    rate = 0.5 * (eigenvalues / level).log().clamp(min=0)  # (B, P)
+    return rate, torch.minimum(eigenvalues, level)
+
+
+@active_dimensions.cases
+def _(g):
+    yield Case(
+        eigenvalues=torch.tensor([4.0, 2.0, 1.0, 0.5]),
+        noise_variance=torch.tensor(0.1),
+        beta=torch.tensor([1.0, 8.0, 30.0]),
+    )
+    yield Case(eigenvalues=rand(g, 7) + 0.05, noise_variance=torch.tensor(0.3), beta=3 * rand(g, 5) + 0.1)
+
+
+@active_dimensions.mistake(
+    "The noise enters squared, as σ⁴: noise_variance is σ² already. The water level is β · noise_variance."
+)
+def noise_squared(eigenvalues, noise_variance, beta):
+    return active_dimensions.function(eigenvalues, noise_variance**2, beta)
+
+
+@active_dimensions.mistake(
+    "The noise enters as σ: you took the square root of noise_variance. The water level is β σ²."
+)
+def noise_deviation(eigenvalues, noise_variance, beta):
+    return active_dimensions.function(eigenvalues, noise_variance.sqrt(), beta)
+
+
+@active_dimensions.mistake(
+    "The ½ of the rate is missing: a Gaussian's rate is ½ log of a ratio of variances."
+)
+def no_half(eigenvalues, noise_variance, beta):
+    rate, distortion = active_dimensions.function(eigenvalues, noise_variance, beta)
+    return 2 * rate, distortion
+
+
+@active_dimensions.mistake(
+    "Rates below 0, and distortions above λ: dimensions under water are treated as active. Nothing can cost less than "
+    "0 nats, and saying nothing about a dimension costs no more than its variance λ."
+)
+def nothing_under_water(eigenvalues, noise_variance, beta):
+    level = beta[:, None] * noise_variance
+    return 0.5 * (eigenvalues / level).log(), level.expand(-1, len(eigenvalues)).clone()
+
+
+@active_dimensions.mistake(
+    "The distortion of a dead dimension is not 0: it is not transmitted at all, so all of its variance λ is lost."
+)
+def dead_without_distortion(eigenvalues, noise_variance, beta):
+    level = beta[:, None] * noise_variance
+    rate = 0.5 * (eigenvalues / level).log().clamp(min=0)
+    return rate, torch.where(eigenvalues > level, level, torch.zeros_like(level))
+
+
+@active_dimensions.mistake("β is missing from the water level: yours is the plain VAE's, σ², whatever β is.")
+def beta_ignored_in_level(eigenvalues, noise_variance, beta):
+    return active_dimensions.function(eigenvalues, noise_variance, torch.ones_like(beta))
+
+
+@active_dimensions.mistake("Your rates are in bits. The course counts in nats: take the natural logarithm.")
+def in_bits(eigenvalues, noise_variance, beta):
+    rate, distortion = active_dimensions.function(eigenvalues, noise_variance, beta)
+    return rate / math.log(2), distortion
+
+
+# ------------------------------------------------------------------ pairwise_log_density
+
+
+@solution(
+    lesson.pairwise_log_density,
+    hints=[
+        "Write (z − μ)² / σ² as z² / σ² − 2 z μ / σ² + μ² / σ². Which of the three parts depend on m, which on n?",
+        "Σ_d z²_md (1/σ²)_nd is a matrix product: z.square() @ precision.T with precision = (-log_var).exp(), (N, D).",
+        "Centre first: c = mean.mean(0), z - c, mean - c. Then -0.5 * (z² @ precisionᵀ + constant) + z @ (mean * "
+        "precision)ᵀ, where constant (N,) is (mean² * precision + log_var + log 2π).sum(1).",
+    ],
+)
+def pairwise_log_density(z, mean, log_var):
+    centre = mean.mean(0).detach()
+    z, mean = z - centre, mean - centre
+    precision = (-log_var).exp()  # (N, D)
+    constant = (mean.square() * precision + log_var + LOG_2PI).sum(1)  # (N,)
+    return -0.5 * (z.square() @ precision.T + constant) + z @ (mean * precision).T
+
+
+@pairwise_log_density.cases
+def _(g):
+    yield Case(
+        z=torch.tensor([[0.0, 1.0], [2.0, 0.0]]),
+        mean=torch.tensor([[0.0, 0.0], [2.0, 1.0]]),
+        log_var=torch.tensor([[0.0, 0.0], [-1.0, 1.0]]),
+    )
+    yield Case(z=randn(g, 5, 4), mean=randn(g, 7, 4), log_var=randn(g, 7, 4))
+    yield Case(z=randn(g, 1, 1), mean=randn(g, 3, 1), log_var=randn(g, 3, 1) - 1)
+    yield Case(  # far from the origin: uncentred products lose a tenth of a nat and more
+        z=200 + randn(g, 6, 3), mean=200 + randn(g, 4, 3), log_var=randn(g, 4, 3) - 1
+    )
+
+
+@pairwise_log_density.mistake(
+    "You treated log_var as log σ: the precision is exp(−log_var), and the log determinant is Σ log_var."
+)
+def log_var_as_log_sigma(z, mean, log_var):
+    return log_densities(z, mean, 2 * log_var).sum(2)
+
+
+@pairwise_log_density.mistake(
+    "The constant is missing: −½ log 2π for each of the D latents. It cancels in no term but the prior's."
+)
+def no_constant(z, mean, log_var):
+    return (log_densities(z, mean, log_var) + 0.5 * LOG_2PI).sum(2)
+
+
+@pairwise_log_density.mistake("log 2π is counted once, not once for each of the D latents.")
+def constant_once(z, mean, log_var):
+    return no_constant(z, mean, log_var) - 0.5 * LOG_2PI
+
+
+@pairwise_log_density.mistake(
+    "You averaged over the latents. The density of independent latents is a product, its logarithm a SUM."
+)
+def mean_over_latents(z, mean, log_var):
+    return log_densities(z, mean, log_var).mean(2)
+
+
+@pairwise_log_density.mistake(
+    "Your result is transposed: samples are the rows, posteriors the columns, (M, N)."
+)
+def transposed(z, mean, log_var):
+    return log_densities(z, mean, log_var).sum(2).T
+
+
+@pairwise_log_density.mistake(
+    "You multiplied by the variance where the formula divides by it: the precision is exp(−log_var)."
+)
+def variance_as_precision(z, mean, log_var):
+    square = (z[:, None] - mean).square() * log_var.exp()
+    return -0.5 * (square + log_var + LOG_2PI).sum(2)
+
+
+@pairwise_log_density.mistake(
+    "The log determinant is missing: −½ Σ_d log σ²_nd. Without it a wide posterior is as high as a narrow one."
+)
+def no_log_determinant(z, mean, log_var):
+    return (log_densities(z, mean, log_var) + 0.5 * log_var).sum(2)
+
+
+@pairwise_log_density.mistake(
+    "The cross term −2 z μ / σ² has lost its 2: with the −½ in front, + z μ / σ² must remain."
+)
+def half_cross_term(z, mean, log_var):
+    return log_densities(z, mean, log_var).sum(2) - 0.5 * z @ (mean * (-log_var).exp()).T
+
+
+# ------------------------------------------------------------------ log_aggregate_posterior
+
+
+@solution(
+    lesson.log_aggregate_posterior,
+    hints=[
+        "At this batch size one tensor of all log densities, (M, M, D), does it. Axis 0: samples, 1: posteriors, 2: latents.",
+        "Joint: first sum over the latents (a density of all latents at once), then logsumexp over the posteriors. "
+        "Marginals: logsumexp over the posteriors at once.",
+        "Subtract math.log(dataset_size * len(z)) from each of the two, at the very end.",
+    ],
+)
+def log_aggregate_posterior(z, mean, log_var, dataset_size):
+    log_density = -0.5 * ((z[:, None] - mean).square() * (-log_var).exp() + log_var + LOG_2PI)  # (M, M, D)
+    log_weight = -math.log(dataset_size * len(z))
+    return log_density.sum(2).logsumexp(1) + log_weight, log_density.logsumexp(1) + log_weight
+
+
+@log_aggregate_posterior.cases
+def _(g):
+    yield Case(
+        z=torch.tensor([[0.0, 1.0], [2.0, 0.0]]),
+        mean=torch.tensor([[0.0, 0.5], [1.0, 0.0]]),
+        log_var=torch.tensor([[0.0, -1.0], [0.5, 0.0]]),
+        dataset_size=10,
+    )
+    yield Case(z=randn(g, 16, 4), mean=randn(g, 16, 4), log_var=randn(g, 16, 4) - 1, dataset_size=2000)
+    yield Case(z=8 * randn(g, 3, 60), mean=randn(g, 3, 60), log_var=randn(g, 3, 60) + 3, dataset_size=5)
+
+
+@log_aggregate_posterior.mistake(
+    "You added the weight before the sum over the latents, so the joint counts it D times. log(N M) is subtracted once, "
+    "after everything."
+)
+def weight_counted_d_times(z, mean, log_var, dataset_size):
+    log_density = log_densities(z, mean, log_var) - math.log(dataset_size * len(z))
+    return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)
+
+
+@log_aggregate_posterior.mistake(
+    "The constant log(N M) is missing. It does not cancel: the TC subtracts D marginals from one joint, so yours is too "
+    "low by (D − 1) log(N M), the source of many a “negative total correlation”."
+)
+def no_weight(z, mean, log_var, dataset_size):
+    log_density = log_densities(z, mean, log_var)
+    return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)
+
+
+@log_aggregate_posterior.mistake(
+    "You divided by the batch size only: that is the aggregate posterior of the batch. The batch stands for a whole data "
+    "set: divide by N M."
+)
+def batch_only(z, mean, log_var, dataset_size):
+    log_density = log_densities(z, mean, log_var)
+    constant = math.log(len(z))
+    return log_density.sum(2).logsumexp(1) - constant, log_density.logsumexp(1) - constant
+
+
+@log_aggregate_posterior.mistake("You divided by N only. Minibatch weighted sampling divides by N M.")
+def dataset_only(z, mean, log_var, dataset_size):
+    log_density = log_densities(z, mean, log_var)
+    constant = math.log(dataset_size)
+    return log_density.sum(2).logsumexp(1) - constant, log_density.logsumexp(1) - constant
+
+
+@log_aggregate_posterior.mistake(
+    "You summed the latents after the logsumexp: your joint is the product of the marginals, and its total correlation "
+    "is 0 whatever the code. Sum over latents first, then mix the posteriors."
+)
+def joint_from_marginals(z, mean, log_var, dataset_size):
+    marginals = log_densities(z, mean, log_var).logsumexp(1) - math.log(dataset_size * len(z))
+    return marginals.sum(1), marginals
+
+
+@log_aggregate_posterior.mistake(
+    "You summed over the samples, not over the posteriors: log q(z_m) keeps its sample m and mixes all posteriors j."
+)
+def over_samples(z, mean, log_var, dataset_size):
+    log_density = log_densities(z, mean, log_var)
+    constant = math.log(dataset_size * len(z))
+    return log_density.sum(2).logsumexp(0) - constant, log_density.logsumexp(0) - constant
+
+
+@log_aggregate_posterior.mistake(
+    "Right where densities are moderate, but exp of −200 is 0 and its logarithm −∞. torch.logsumexp does log Σ exp without "
+    "leaving the logarithms."
+)
+def exp_then_log(z, mean, log_var, dataset_size):
+    log_density = log_densities(z, mean, log_var)
+    constant = math.log(dataset_size * len(z))
+    return log_density.sum(2).exp().sum(1).log() - constant, log_density.exp().sum(1).log() - constant
+
+
+@log_aggregate_posterior.mistake(
+    "You treated log_var as log σ. It is the logarithm of the variance, here as everywhere in the course."
+)
+def log_sigma(z, mean, log_var, dataset_size):
+    return log_aggregate_posterior.function(z, mean, 2 * log_var, dataset_size)
+
+
+# ------------------------------------------------------------------ stratified_weights
+
+
+@solution(
+    lesson.stratified_weights,
+    hints=[
+        "Make a square matrix of 1/M on the device of z; then the diagonal; then its right-hand neighbours.",
+        "M is len(z) − 1. `.fill_diagonal_(value)` sets the diagonal; `.roll(1, dims=1)` moves an identity one column to "
+        "the right, around the edge.",
+        "own = torch.eye(B), neighbour = own.roll(1, dims=1): own / N + neighbour * (N − M)/(N M) + (1 − own − neighbour) "
+        "/ M, and the logarithm at the end.",
+    ],
+)
+def stratified_weights(z, dataset_size):
+    m = len(z) - 1
+    own = torch.eye(m + 1, dtype=z.dtype, device=z.device)
+    neighbour = own.roll(1, dims=1)
+    rest = 1 - own - neighbour
+    stratum = (dataset_size - m) / (dataset_size * m)
+    return (own / dataset_size + neighbour * stratum + rest / m).log()
+
+
+@stratified_weights.cases
+def _(g):
+    yield Case(z=randn(g, 4, 2), dataset_size=10)
+    yield Case(z=randn(g, 3, 1), dataset_size=5)
+    yield Case(z=randn(g, 16, 4), dataset_size=2000)
+
+
+def _matrix(z, own, neighbour, rest):
+    eye = torch.eye(len(z), dtype=z.dtype, device=z.device)
+    shifted = eye.roll(1, dims=1)
+    return own * eye + neighbour * shifted + rest * (1 - eye - shifted)
+
+
+@stratified_weights.mistake(
+    "This is the line that public code copies: W.view(-1)[::M+1] steps by the row's length, so it walks down column 0, "
+    "not down the diagonal (that would be [::M+2]). Every sample then treats the first example's posterior as its own."
+)
+def walks_down_a_column(z, dataset_size):
+    m = len(z) - 1
+    weights = torch.full((m + 1, m + 1), 1 / m, dtype=z.dtype, device=z.device)
+    stratum = (dataset_size - m) / (dataset_size * m)
+    weights.view(-1)[:: m + 1] = 1 / dataset_size
+    weights.view(-1)[1 :: m + 1] = stratum
+    weights[m - 1, 0] = stratum
+    return weights.log()
+
+
+@stratified_weights.mistake(
+    "The values are right, but they are the weights themselves: return their logarithms."
+)
+def not_logarithms(z, dataset_size):
+    m = len(z) - 1
+    return _matrix(z, 1 / dataset_size, (dataset_size - m) / (dataset_size * m), 1 / m)
+
+
+@stratified_weights.mistake(
+    "M is the number of OTHER examples, len(z) − 1: the batch holds M + 1. With M = len(z) no row sums to 1."
+)
+def batch_counted_as_m(z, dataset_size):
+    m = len(z)
+    return _matrix(z, 1 / dataset_size, (dataset_size - m) / (dataset_size * m), 1 / m).log()
+
+
+@stratified_weights.mistake(
+    "One of the others must get (N − M)/(N M) instead of 1/M: with all others at 1/M a row sums to 1 + 1/N."
+)
+def no_stratum(z, dataset_size):
+    m = len(z) - 1
+    return _matrix(z, 1 / dataset_size, 1 / m, 1 / m).log()
+
+
+@stratified_weights.mistake(
+    "The two special weights are swapped: 1/N belongs to the sample's own posterior, on the diagonal."
+)
+def swapped(z, dataset_size):
+    m = len(z) - 1
+    return _matrix(z, (dataset_size - m) / (dataset_size * m), 1 / dataset_size, 1 / m).log()
+
+
+@stratified_weights.mistake(
+    "All weights are equal. The sample's own posterior is in the batch for sure, the others by chance: it must weigh 1/N "
+    "only, or q(z) is far too high near z."
+)
+def all_equal(z, dataset_size):
+    return torch.full((len(z), len(z)), -math.log(len(z)), dtype=z.dtype, device=z.device)
+
+
+@stratified_weights.mistake(
+    "The heavier neighbour stands to the left of the diagonal. Any other would be as good, but the contract says j = i + 1, "
+    "so that results can be compared."
+)
+def neighbour_on_the_left(z, dataset_size):
+    return stratified_weights.function(z, dataset_size).T
+
+
+# ------------------------------------------------------------------ kl_decomposition
+
+
+@solution(
+    lesson.kl_decomposition,
+    hints=[
+        "Every term is the mean of a difference of two log densities; each density appears once with + and once with −.",
+        "log p(z_d) = −½ (z² + log 2π), shape (M, D). Sum over latents, then average over samples.",
+    ],
+)
+def kl_decomposition(z, log_conditional, log_joint, log_marginals):
+    log_prior = -0.5 * (z.square() + LOG_2PI)  # (M, D)
+    mutual_information = (log_conditional - log_joint).mean()
+    total_correlation = (log_joint - log_marginals.sum(1)).mean()
+    dimension_wise_kl = (log_marginals - log_prior).sum(1).mean()
+    return mutual_information, total_correlation, dimension_wise_kl
+
+
+@kl_decomposition.cases
+def _(g):
+    yield Case(
+        z=torch.tensor([[0.0, 1.0], [2.0, 0.0]]),
+        log_conditional=torch.tensor([-1.0, -2.0]),
+        log_joint=torch.tensor([-3.0, -5.0]),
+        log_marginals=torch.tensor([[-1.0, -2.5], [-3.0, -2.0]]),
+    )
+    yield Case(
+        z=randn(g, 9, 3),
+        log_conditional=2 * randn(g, 9) - 2,
+        log_joint=2 * randn(g, 9) - 5,
+        log_marginals=randn(g, 9, 3) - 2,
+    )
+
+
+def _terms(z, log_conditional, log_joint, log_marginals):
+    """The three terms of each sample, and log p(z), all (M,)."""
+    log_prior = -0.5 * (z.square() + LOG_2PI).sum(1)
+    product = log_marginals.sum(1)
+    return log_conditional - log_joint, log_joint - product, product - log_prior, log_prior
+
+
+@kl_decomposition.mistake("You summed over the samples. Every term is an expectation: average.")
+def summed_over_samples(z, log_conditional, log_joint, log_marginals):
+    return tuple(t.sum() for t in _terms(z, log_conditional, log_joint, log_marginals)[:3])
+
+
+@kl_decomposition.mistake(
+    "Your first term is the whole KL: log q(z|x) − log p(z). The mutual information compares q(z|x) with the aggregate "
+    "posterior q(z), not with the prior."
+)
+def information_against_prior(z, log_conditional, log_joint, log_marginals):
+    _, tc, dimension_wise, log_prior = _terms(z, log_conditional, log_joint, log_marginals)
+    return (log_conditional - log_prior).mean(), tc.mean(), dimension_wise.mean()
+
+
+@kl_decomposition.mistake(
+    "Your total correlation has the wrong sign: it is KL(q(z) || Π q(z_d)), the joint first."
+)
+def negative_tc(z, log_conditional, log_joint, log_marginals):
+    mi, tc, dimension_wise, _ = _terms(z, log_conditional, log_joint, log_marginals)
+    return mi.mean(), -tc.mean(), dimension_wise.mean()
+
+
+@kl_decomposition.mistake(
+    "Your third term is KL(q(z) || p(z)), from the joint. It contains the total correlation once more; the dimension-wise "
+    "KL compares the marginals with the prior, latent by latent."
+)
+def joint_against_prior(z, log_conditional, log_joint, log_marginals):
+    mi, tc, _, log_prior = _terms(z, log_conditional, log_joint, log_marginals)
+    return mi.mean(), tc.mean(), (log_joint - log_prior).mean()
+
+
+@kl_decomposition.mistake("You averaged the marginals over the latents. log Π_d q(z_d) is their SUM.")
+def marginals_averaged(z, log_conditional, log_joint, log_marginals):
+    log_prior = -0.5 * (z.square() + LOG_2PI)
+    tc = (log_joint - log_marginals.mean(1)).mean()
+    return (log_conditional - log_joint).mean(), tc, (log_marginals - log_prior).mean(1).mean()
+
+
+@kl_decomposition.mistake(
+    "The prior lacks its constant, −½ log 2π for each latent: it does not cancel against the marginals."
+)
+def prior_without_constant(z, log_conditional, log_joint, log_marginals):
+    mi, tc, dimension_wise, _ = _terms(z, log_conditional, log_joint, log_marginals)
+    return mi.mean(), tc.mean(), dimension_wise.mean() - 0.5 * z.shape[1] * LOG_2PI
+
+
+@kl_decomposition.mistake(
+    "Your total correlation starts from q(z|x). Given x the latents are independent by construction; what is "
+    "correlated is the aggregate q(z), log_joint."
+)
+def tc_of_conditional(z, log_conditional, log_joint, log_marginals):
+    mi, tc, dimension_wise, _ = _terms(z, log_conditional, log_joint, log_marginals)
+    return mi.mean(), (mi + tc).mean(), dimension_wise.mean()
+
+
+# ------------------------------------------------------------------ log_marginals_streaming
+
+
+@solution(
+    lesson.log_marginals_streaming,
+    hints=[
+        "Start the running log-sum at −∞. For each block: its log densities, (M, block, D), their logsumexp over the "
+        "block, and torch.logaddexp with the running sum.",
+        "mean.split(block) gives the blocks, the last one smaller. Subtract log N once, after the loop.",
+        "Put the block's work into a function f(z, mean_block, log_var_block) -> (M, D) and call it through "
+        "checkpoint(f, …): then autograd keeps the arguments of f, not what f computes. (Faster still, and what the "
+        "solution does: a torch.autograd.Function whose backward goes through the blocks again. The gradient of a "
+        "logsumexp is a softmax.)",
+    ],
+)
+def log_marginals_streaming(z, mean, log_var, block):
+    class LogSum(torch.autograd.Function):
+        """log Σ_n exp(c_n − u_n²) with u_n = z s_n + b_n, (D, M): z (D, M, 1); s, b, c (D, 1, N)."""
+
+        @staticmethod
+        def forward(ctx, z, *rows):
+            total = torch.full_like(z[:, :, 0], -math.inf)
+            for s, b, c in zip(*(row.split(block, dim=2) for row in rows), strict=True):
+                part = c - torch.addcmul(b, z, s).square()  # (D, M, block)
+                total = torch.logaddexp(total, part.logsumexp(2))
+            ctx.save_for_backward(z, *rows, total)
+            return total
+
+        @staticmethod
+        def backward(ctx, gradient):
+            z, *rows, total = ctx.saved_tensors
+            to_z, to_rows = torch.zeros_like(z), []
+            for s, b, c in zip(*(row.split(block, dim=2) for row in rows), strict=True):
+                u = torch.addcmul(b, z, s)  # computed anew: nothing of this size was kept
+                to_c = (
+                    (c - u.square() - total[:, :, None]).exp_().mul_(gradient[:, :, None])
+                )  # a softmax over n
+                to_u = u.mul_(to_c).mul_(-2)
+                to_z += to_u @ s.mT
+                to_rows.append((z.mT @ to_u, to_u.sum(1, keepdim=True), to_c.sum(1, keepdim=True)))
+            return to_z, *(torch.cat(parts, dim=2) for parts in zip(*to_rows, strict=True))
+
+    scale = (-0.5 * log_var).exp() / math.sqrt(2)  # so that ((z − μ) scale)² is the exponent
+    rows = [r.T.contiguous()[:, None] for r in (scale, -mean * scale, -0.5 * (log_var + LOG_2PI))]
+    return LogSum.apply(z.T.contiguous()[:, :, None], *rows).T - math.log(len(mean))
+
+
+@log_marginals_streaming.cases
+def _(g):
+    yield Case(
+        z=torch.tensor([[0.0, 1.0], [2.0, 0.0]]),
+        mean=torch.tensor([[0.0, 0.0], [2.0, 1.0], [-1.0, 3.0]]),
+        log_var=torch.tensor([[0.0, 0.0], [-1.0, 1.0], [0.5, 0.0]]),
+        block=2,
+    )
+    yield Case(z=randn(g, 5, 3), mean=randn(g, 11, 3), log_var=randn(g, 11, 3) - 1, block=4)
+    yield Case(z=randn(g, 4, 2) + 40, mean=randn(g, 6, 2), log_var=randn(g, 6, 2) / 4, block=3)
+
+
+@log_marginals_streaming.mistake(
+    "log N is missing: the aggregate posterior is the MEAN of the posteriors, and integrates to 1."
+)
+def no_log_n(z, mean, log_var, block):
+    return log_densities(z, mean, log_var).logsumexp(1)
+
+
+@log_marginals_streaming.mistake(
+    "You added up exp(…) over the blocks. Far from all posteriors that sum is 0 and its logarithm −∞: stay in logarithms, "
+    "with torch.logaddexp."
+)
+def exponentials_added(z, mean, log_var, block):
+    return log_densities(z, mean, log_var).exp().mean(1).log()
+
+
+@log_marginals_streaming.mistake(
+    "You averaged each block and then the blocks: posteriors of the last, smaller block count too much. Add up the sums, and "
+    "divide by N once."
+)
+def mean_of_block_means(z, mean, log_var, block):
+    parts = log_densities(z, mean, log_var).split(block, dim=1)
+    means = torch.stack([p.logsumexp(1) - math.log(p.shape[1]) for p in parts])
+    return means.logsumexp(0) - math.log(len(parts))
+
+
+@log_marginals_streaming.mistake(
+    "The last block is missing where N is not a multiple of the block: 11 posteriors in blocks of 4 are three blocks."
+)
+def last_block_dropped(z, mean, log_var, block):
+    whole = len(mean) // block * block
+    return log_densities(z, mean[:whole], log_var[:whole]).logsumexp(1) - math.log(len(mean))
+
+
+@log_marginals_streaming.mistake(
+    "You averaged the logarithms of the blocks. The mixture is a sum of densities: mean inside the logarithm."
+)
+def logarithms_averaged(z, mean, log_var, block):
+    parts = log_densities(z, mean, log_var).split(block, dim=1)
+    return torch.stack([p.logsumexp(1) - math.log(p.shape[1]) for p in parts]).mean(0)
+
+
+@log_marginals_streaming.mistake(
+    "The values are right, but no gradient comes back: no_grad or detach saves the memory by giving up the training. "
+    "checkpoint saves it by computing twice."
+)
+def without_gradient(z, mean, log_var, block):
+    return (log_densities(z, mean, log_var).logsumexp(1) - math.log(len(mean))).detach()
+
+
+@log_marginals_streaming.mistake("You treated log_var as log σ. It is the logarithm of the variance.")
+def log_sigma_in_blocks(z, mean, log_var, block):
+    return log_densities(z, mean, 2 * log_var).logsumexp(1) - math.log(len(mean))
+
+
+# ------------------------------------------------------------------ beta_tcvae_loss
+
+
+@solution(
+    lesson.beta_tcvae_loss,
+    hints=[
+        "−ELBO holds all three terms of the KL with weight 1. How much of the TC must be added so that it weighs β?",
+        "joint, marginals = lesson's log_aggregate_posterior; the TC is (joint - marginals.sum(1)).mean().",
+        "-elbo.elbo(x, logits, mean, log_var) + (beta - 1) * TC, with the gradient through z left alone.",
+    ],
+)
+def beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size, beta):
+    joint, marginals = lesson.log_aggregate_posterior(z, mean, log_var, dataset_size)
+    total_correlation = (joint - marginals.sum(1)).mean()
+    return (beta - 1) * total_correlation - elbo.elbo(x, logits, mean, log_var)
+
+
+@beta_tcvae_loss.cases
+def _(g):
+    yield Case(
+        x=torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+        logits=torch.tensor([[1.0, -1.0], [-2.0, 0.5]]),
+        mean=torch.tensor([[0.0, 0.5], [1.0, 0.0]]),
+        log_var=torch.tensor([[0.0, -1.0], [0.5, 0.0]]),
+        z=torch.tensor([[0.0, 1.0], [2.0, 0.0]]),
+        dataset_size=10,
+        beta=6.0,
+    )
+    yield Case(
+        x=rand(g, 6, 1, 4, 4),
+        logits=randn(g, 6, 1, 4, 4),
+        mean=randn(g, 6, 3),
+        log_var=randn(g, 6, 3) - 1,
+        z=randn(g, 6, 3),
+        dataset_size=500,
+        beta=4.0,
+    )
+
+
+def _tcvae(x, logits, mean, log_var, z, dataset_size, weight, constant=0.0):
+    joint, marginals = lesson.log_aggregate_posterior(z, mean, log_var, dataset_size)
+    tc = (joint - marginals.sum(1)).mean() + constant
+    return weight * tc - elbo.elbo(x, logits, mean, log_var)
+
+
+@beta_tcvae_loss.mistake(
+    "You added β TC to −ELBO, whose KL holds the TC once already: yours weighs it by 1 + β."
+)
+def tc_counted_once_more(x, logits, mean, log_var, z, dataset_size, beta):
+    return _tcvae(x, logits, mean, log_var, z, dataset_size, beta)
+
+
+@beta_tcvae_loss.mistake(
+    "The total correlation is rewarded, not penalised: the loss is minimised, so it enters with a plus."
+)
+def tc_rewarded(x, logits, mean, log_var, z, dataset_size, beta):
+    return _tcvae(x, logits, mean, log_var, z, dataset_size, 1 - beta)
+
+
+@beta_tcvae_loss.mistake(
+    "The gradients are right, the value is not: the constants log(N M) of the joint and of the D marginals are dropped, and "
+    "(D − 1) log(N M) is missing from the TC. Nobody can read such a curve: its TC is negative."
+)
+def constant_dropped(x, logits, mean, log_var, z, dataset_size, beta):
+    missing = (z.shape[1] - 1) * math.log(dataset_size * len(z))
+    return _tcvae(x, logits, mean, log_var, z, dataset_size, beta - 1, -missing)
+
+
+@beta_tcvae_loss.mistake("This is the beta-VAE: β weighs the whole KL, mutual information included.")
+def whole_kl(x, logits, mean, log_var, z, dataset_size, beta):
+    return lesson.beta_vae_loss(x, logits, mean, log_var, beta) + 0 * z.sum()
+
+
+@beta_tcvae_loss.mistake(
+    "The value is right, but no gradient of the TC reaches z: you detached it. The encoder can lower the TC only by moving "
+    "the samples together with the posteriors."
+)
+def z_detached(x, logits, mean, log_var, z, dataset_size, beta):
+    return _tcvae(x, logits, mean, log_var, z.detach(), dataset_size, beta - 1)
+
+
+@beta_tcvae_loss.mistake(
+    "You averaged the cross-entropy over the pixels. For an image of P pixels both the KL and the TC then weigh P times too "
+    "much."
+)
+def cross_entropy_mean(x, logits, mean, log_var, z, dataset_size, beta):
+    nll = cross_entropy(x, logits)
+    loss = _tcvae(x, logits, mean, log_var, z, dataset_size, beta - 1)
+    return loss - nll.sum(1).mean() + nll.mean()
+
+
+@beta_tcvae_loss.mistake(
+    "The total correlation is summed over the batch, the rest averaged: β then grows with the batch size."
+)
+def tc_summed_over_batch(x, logits, mean, log_var, z, dataset_size, beta):
+    return _tcvae(x, logits, mean, log_var, z, dataset_size, (beta - 1) * len(z))
+
+
+# ------------------------------------------------------------------ mutual_information_gap
+
+
+@solution(
+    lesson.mutual_information_gap,
+    hints=[
+        "For each factor, a column, you need the two largest entries. torch.topk takes an axis.",
+        "top = mutual_information.topk(2, dim=0).values, (2, K). Divide each factor's gap by its own entropy.",
+    ],
+)
+def mutual_information_gap(mutual_information, entropies):
+    first, second = mutual_information.topk(2, dim=0).values  # (K,) each
+    return ((first - second) / entropies).mean()
+
+
+@mutual_information_gap.cases
+def _(g):
+    yield Case(
+        mutual_information=torch.tensor([[1.5, 0.1], [0.3, 0.2], [0.0, 0.9]]),
+        entropies=torch.tensor([2.0, 1.0]),
+    )
+    yield Case(mutual_information=2 * rand(g, 10, 5), entropies=2 + rand(g, 5))
+    yield Case(mutual_information=rand(g, 4, 4), entropies=1 + rand(g, 4))
+
+
+@mutual_information_gap.mistake(
+    "You reshaped (D, K) to (K, D) with view or reshape. That reads the same numbers in the same order and mixes latents "
+    "with factors: a known bug of public code. Transpose with .T, or take topk along dim=0."
+)
+def view_for_transpose(mutual_information, entropies):
+    mixed = mutual_information.reshape(len(entropies), -1)
+    first, second = mixed.topk(2, dim=1).values.T
+    return ((first - second) / entropies).mean()
+
+
+@mutual_information_gap.mistake(
+    "The gaps are not divided by the entropies of the factors: MIG is a share of what there is to know."
+)
+def not_normalised(mutual_information, entropies):
+    first, second = mutual_information.topk(2, dim=0).values
+    return (first - second).mean() + 0 * entropies.sum()
+
+
+@mutual_information_gap.mistake(
+    "You divided the mean gap by the mean entropy. Every factor counts alike: divide first, then average."
+)
+def ratio_of_means(mutual_information, entropies):
+    first, second = mutual_information.topk(2, dim=0).values
+    return (first - second).mean() / entropies.mean()
+
+
+@mutual_information_gap.mistake(
+    "You took the two best FACTORS of each latent, along dim 1. MIG takes the two best latents of each factor."
+)
+def best_factors_of_a_latent(mutual_information, entropies):
+    top = mutual_information.topk(2, dim=1)
+    first, second = top.values.T
+    return ((first - second) / entropies[top.indices[:, 0]]).mean()
+
+
+@mutual_information_gap.mistake("You subtracted the smallest entry. The rival is the second best latent.")
+def against_the_worst(mutual_information, entropies):
+    gap = mutual_information.amax(0) - mutual_information.amin(0)
+    return (gap / entropies).mean()
+
+
+@mutual_information_gap.mistake(
+    "The second best latent is not subtracted: a code that stores every factor twice would score as well as one that stores "
+    "it once."
+)
+def best_only(mutual_information, entropies):
+    return (mutual_information.amax(0) / entropies).mean()
+
+
+@mutual_information_gap.mistake(
+    "The first and second latent are not the best and the second best: sort each column first."
+)
+def unsorted(mutual_information, entropies):
+    return ((mutual_information[0] - mutual_information[1]) / entropies).mean()

@@ -1,0 +1,179 @@
+"""The checkpoints load and are worth what their cards say; training them goes on exactly where it stopped."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from course_lib import metrics, pretrained
+from course_lib.cli import app
+from course_lib.datasets.sprites import Sprites
+from course_lib.exercise.key import data_folder
+from course_lib.models import VAE
+from course_lib.training import forward
+
+
+@pytest.fixture(autouse=True)
+def _on_the_solutions(monkeypatch):
+    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The same recipe in miniature: 32×32 images, batches of 4, turns of 2 steps."""
+    monkeypatch.setattr(pretrained, "SIZE", 32)
+    monkeypatch.setattr(pretrained, "LATENTS", 3)
+    monkeypatch.setattr(pretrained, "BATCH", 4)
+    monkeypatch.setattr(pretrained, "ROUND", 2)
+    monkeypatch.setattr(pretrained, "DISCRIMINATOR", {"width": 8, "layers": 2})
+    monkeypatch.setattr(pretrained, "measure", lambda vae, sprites: {"MIG": 0.25})
+
+
+# ------------------------------------------------------------------ what is in data/checkpoints
+
+
+@pytest.fixture(scope="module")
+def sprites():
+    return Sprites(64)
+
+
+@pytest.mark.parametrize("name", pretrained.RECIPES)
+def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
+    """On a small sample, within four standard errors of it (MIG: within its bias and spread at 4,000 points)."""
+    checkpoint = pretrained.load(name)
+    card, found = checkpoint.card, checkpoint.card["metrics"]
+    assert card["method"] == pretrained.RECIPES[name].method and card["steps"] > 0
+    generator = torch.Generator().manual_seed(123)
+    x, factors = sprites.sample(768, generator)
+    x, logits, mean, log_var, _ = forward(checkpoint.vae, x, generator)
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(
+        (1, 2, 3)
+    )
+    kl = 0.5 * (mean**2 + log_var.exp() - log_var - 1).sum(1)
+    for values, name in ((cross_entropy, "reconstruction (nats)"), (kl, "KL (nats)")):
+        assert abs(values.mean() - found[name]) < 4 * values.std() / len(values) ** 0.5
+    assert metrics.mutual_information_gap(mean, factors) == pytest.approx(found["MIG"], abs=0.1)
+
+
+def test_the_folder_holds_the_recipes_and_is_small():
+    folder = data_folder() / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{kind}" for name in pretrained.RECIPES for kind in ("safetensors", "json")
+    }
+    assert all(path.stat().st_size < 1.6e6 for path in folder.iterdir())
+
+
+def test_the_readme_shows_the_cards():
+    assert pretrained.table() in (data_folder() / "README.md").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------ saving and loading
+
+
+def test_half_precision_changes_little(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = VAE(10, 64)
+    pretrained.save_checkpoint(tmp_path, "vae", vae, {"method": "VAE"})
+    loaded = pretrained.load("vae", folder=tmp_path)
+    assert loaded.card == {"method": "VAE"}
+    assert not loaded.vae.training and not any(p.requires_grad for p in loaded.vae.parameters())
+    for before, after in zip(vae.parameters(), loaded.vae.parameters(), strict=True):
+        assert after.dtype == torch.float32
+        assert (
+            (after - before).abs() <= before.abs() * 2**-11 + 2**-25
+        ).all()  # half a unit in the last place
+
+
+def test_unknown_and_missing_checkpoints_are_named(tmp_path):
+    with pytest.raises(ValueError, match="beta_tcvae"):
+        pretrained.load("vea")
+    with pytest.raises(FileNotFoundError, match="course pretrain"):
+        pretrained.load("vae", folder=tmp_path)
+
+
+# ------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("name", pretrained.RECIPES)
+def test_a_resumed_training_is_the_same_training(name, small, tmp_path):
+    whole = pretrained.Training(name)
+    whole.advance(5)
+    first = pretrained.Training(name)
+    first.advance(2)
+    first.save(tmp_path / "state.pt")
+    second = pretrained.Training(name)
+    second.resume(tmp_path / "state.pt")
+    second.advance(3)
+    assert second.steps == 5
+    for part in (name for name in whole.parts() if "optimiser" not in name):
+        pairs = zip(getattr(whole, part).parameters(), getattr(second, part).parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_each_method_trains_on_its_own_loss(small):
+    """One step from the same start on the same images: four different results, none of them the start."""
+    start = torch.cat([p.flatten() for p in pretrained.Training("vae").vae.parameters()])
+    ends = []
+    for name in pretrained.RECIPES:
+        training = pretrained.Training(name)
+        training.advance(2)
+        ends.append(torch.cat([p.detach().flatten() for p in training.vae.parameters()]))
+    assert all(not torch.equal(end, start) for end in ends)
+    assert all(not torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
+
+
+def test_the_command_trains_in_turns_and_goes_on(small, tmp_path):
+    arguments = ["pretrain", "vae", "factor_vae", "--state", str(tmp_path / "state"), "--out", str(tmp_path)]
+    for steps in (3, 5):
+        result = CliRunner().invoke(app, [*arguments, "--steps", str(steps)])
+        assert result.exit_code == 0, result.output
+        for name in ("vae", "factor_vae"):
+            card = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+            assert (card["steps"], card["metrics"]) == (steps, {"MIG": 0.25})
+    assert pretrained.load("factor_vae", folder=tmp_path).card["settings"]["gamma"] > 0
+
+
+def test_an_interrupted_command_leaves_a_valid_checkpoint(small, tmp_path, monkeypatch):
+    def interrupted(self, i, step=pretrained.Training.step):
+        if self.steps + i == 3:
+            raise KeyboardInterrupt
+        return step(self, i)
+
+    monkeypatch.setattr(pretrained.Training, "step", interrupted)
+    arguments = [
+        "pretrain",
+        "vae",
+        "--steps",
+        "6",
+        "--state",
+        str(tmp_path / "state"),
+        "--out",
+        str(tmp_path),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and "goes on" in result.output
+    assert pretrained.load("vae", folder=tmp_path).card["steps"] == 3
+
+
+def test_the_command_names_an_unknown_model(tmp_path):
+    result = CliRunner().invoke(app, ["pretrain", "gan", "--state", str(tmp_path), "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "gan" in result.output
+
+
+def test_measure_of_a_model_that_encodes_nothing(monkeypatch):
+    """A posterior that is the prior: no information, no total correlation, MIG and score 0."""
+    monkeypatch.setattr(pretrained, "BOUND_IMAGES", 64)
+    few = Sprites(
+        64, only={"scale": [0, 5], "orientation": range(0, 40, 10), "x": range(0, 32, 8), "y": [0, 16]}
+    )
+    vae = VAE(10, 64)
+    last = vae.encoder.head[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    found = pretrained.measure(vae, few)
+    assert found["KL (nats)"] == 0
+    assert found["total correlation (nats)"] == pytest.approx(0, abs=1e-3)
+    assert found["mutual information (nats)"] == pytest.approx(0, abs=1e-3)
+    assert (found["MIG"], found["FactorVAE score"], found["active latents"]) == (0, 0, 0)
