@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +104,9 @@ def grade(
         hint = " --unsafe grades without a sandbox." if isinstance(error, NoSandbox) else ""
         typer.echo(f"{error}{hint}", err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What is graded is kept; the same command goes on.", err=True)
+        os._exit(130)  # without waiting for what runs
     for name, reason in failed.items():
         typer.echo(f"not graded: {name}: {reason}", err=True)
     typer.echo(f"{out / 'gradebook.csv'} is written; so are results/, feedback/ and junit/ for each student.")
