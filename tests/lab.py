@@ -103,21 +103,28 @@ class Notebook:
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
-        prompt = cell.locator(".jp-InputPrompt")
-        self.page.wait_for_function(
-            "([p]) => /^\\[\\d+\\]:$/.test(p.textContent.trim()) || false",
-            arg=[prompt.element_handle()],
-            timeout=1000 * timeout,
-        )
+        self._wait_for_prompt(cell, r"\[\d+\]:", timeout)
         return cell.locator(".jp-OutputArea-output")
 
     def run_all(self, timeout: float = 300) -> None:
-        """Menu: Run, Run All Cells; wait until the kernel is idle again."""
-        self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        self.page.get_by_text("Run All Cells", exact=True).click()
-        self.page.wait_for_timeout(1000)
-        self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(
-            timeout=1000 * timeout
+        """Menu: Run, Run All Cells; wait until the last cell has run."""
+        last = self.page.locator(".jp-CodeCell").last
+        for attempt in range(3):  # a click just after the start of a kernel is lost at times
+            self.page.get_by_role("menuitem", name="Run", exact=True).click()
+            self.page.get_by_text("Run All Cells", exact=True).click()
+            try:
+                self._wait_for_prompt(last, r"\[\*\]:", 5)
+                break
+            except Exception:
+                if attempt == 2:
+                    raise
+        self._wait_for_prompt(last, r"\[\d+\]:", timeout)
+
+    def _wait_for_prompt(self, cell, pattern: str, seconds: float) -> None:
+        self.page.wait_for_function(
+            "([prompt, pattern]) => RegExp(`^${pattern}$`).test(prompt.textContent.trim())",
+            arg=[cell.locator(".jp-InputPrompt").element_handle(), pattern],
+            timeout=1000 * seconds,
         )
 
     def picture(self, name: str) -> None:
