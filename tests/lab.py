@@ -82,6 +82,7 @@ class Notebook:
         page.goto(f"{address}/lab/tree/{name}?token=course&reset")
         self.cells.first.wait_for()
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=90_000)
+        page.wait_for_timeout(3000)
 
     @property
     def cells(self):
@@ -109,15 +110,17 @@ class Notebook:
     def run_all(self, timeout: float = 300) -> None:
         """Menu: Run, Run All Cells; wait until the last cell has run."""
         last = self.page.locator(".jp-CodeCell").last
-        for attempt in range(3):  # a click just after the start of a kernel is lost at times
+        for attempt in range(5):  # just after its start a kernel is "idle" before it takes cells
             self.page.get_by_role("menuitem", name="Run", exact=True).click()
             self.page.get_by_text("Run All Cells", exact=True).click()
             try:
                 self._wait_for_prompt(last, r"\[\*\]:", 5)
                 break
             except Exception:
-                if attempt == 2:
+                if attempt == 4:
                     raise
+                self.page.keyboard.press("Escape")  # JupyterLab's dialog about it
+                self.page.wait_for_timeout(2000)
         self._wait_for_prompt(last, r"\[\d+\]:", timeout)
 
     def _wait_for_prompt(self, cell, pattern: str, seconds: float) -> None:

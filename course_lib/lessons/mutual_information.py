@@ -149,20 +149,16 @@ def mutual_information_from_logits(joint_logits: Tensor, shuffled_logits: Tensor
 
 
 @exercise(
-    "Matching without a critic",
-    points=3,
-    at_scale=lambda n: dict(x=torch.randn(n, 64), y=torch.randn(n, 64), bandwidth=4.0),
-    full_size=1024,
-    memory=80 * MB,
-    plain=mmd2_loop,
-    timed_size=48,
+    "How much leaks",
+    points=2,
+    gradients=False,
+    at_scale=lambda n: dict(a=torch.randint(10, (n,)), logits=torch.randn(n, 10)),
 )
-def mmd2(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    """MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_ij k(x_i, y_j), unbiased. A scalar.
+def leakage(a: Tensor, logits: Tensor) -> Tensor:
+    """H(a) − CE = H(a) + mean_n log softmax(logits_n)[a_n], in nats: what the probe knows about a. A scalar.
 
-    x (M, D), y (N, D); k(a, b) = exp(−|a − b|² / 2 bandwidth²). Zero on average where both come from one
-    distribution, so a single value may be negative. Never an (M, N, D) tensor.
-    Gretton et al. (2012), https://jmlr.org/papers/v13/gretton12a.html.
+    a: (N,) int64 attributes; logits: (N, K) of a probe. H(a) is the entropy of the frequencies of a in this batch.
+    On fresh data I(z; a) is at least this, on average. Negative for a probe worse than no probe at all.
     """
 
 
@@ -178,16 +174,20 @@ def independence_loss(joint_logits: Tensor, shuffled_logits: Tensor) -> Tensor:
 
 
 @exercise(
-    "How much leaks",
-    points=2,
-    gradients=False,
-    at_scale=lambda n: dict(a=torch.randint(10, (n,)), logits=torch.randn(n, 10)),
+    "Matching without a critic",
+    points=3,
+    at_scale=lambda n: dict(x=torch.randn(n, 64), y=torch.randn(n, 64), bandwidth=4.0),
+    full_size=1024,
+    memory=80 * MB,
+    plain=mmd2_loop,
+    timed_size=48,
 )
-def leakage(a: Tensor, logits: Tensor) -> Tensor:
-    """H(a) − CE = H(a) + mean_n log softmax(logits_n)[a_n], in nats: what the probe knows about a. A scalar.
+def mmd2(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
+    """MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_ij k(x_i, y_j), unbiased. A scalar.
 
-    a: (N,) int64 attributes; logits: (N, K) of a probe. H(a) is the entropy of the frequencies of a in this batch.
-    On fresh data I(z; a) is at least this, on average. Negative for a probe worse than no probe at all.
+    x (M, D), y (N, D); k(a, b) = exp(−|a − b|² / 2 bandwidth²). Zero on average where both come from one
+    distribution, so a single value may be negative. Never an (M, N, D) tensor.
+    Gretton et al. (2012), https://jmlr.org/papers/v13/gretton12a.html.
     """
 
 

@@ -65,18 +65,6 @@ def traversal_grid(z: Tensor, latents: Tensor, values: Tensor) -> Tensor:
 
 
 @exercise(
-    "A decision and a group",
-    at_scale=lambda n: dict(decision=torch.rand(n), group=torch.randint(2, (n,))),
-)
-def demographic_parity_gap(decision: Tensor, group: Tensor) -> Tensor:
-    """|P(ŷ = 1 | a = 1) − P(ŷ = 1 | a = 0)|: how much more often one group gets a yes.
-
-    decision (N,): 0 or 1, or the probability of a yes; group a (N,) int64, 0 or 1, each of them present. Returns a
-    scalar from 0 to 1, differentiable in `decision`. Both groups in one go: a boolean mask as an index stalls a GPU.
-    """
-
-
-@exercise(
     "The group that fares worst",
     points=2,
     gradients=False,
@@ -89,6 +77,18 @@ def worst_group_accuracy(correct: Tensor, group: Tensor, groups: int) -> Tensor:
 
     correct (N,) float, 1 where the model is right and 0 where not; group (N,) int64 in [0, groups). Groups without
     examples do not count. Returns a scalar. Sagawa et al. (2020), https://arxiv.org/abs/1911.08731.
+    """
+
+
+@exercise(
+    "A decision and a group",
+    at_scale=lambda n: dict(decision=torch.rand(n), group=torch.randint(2, (n,))),
+)
+def demographic_parity_gap(decision: Tensor, group: Tensor) -> Tensor:
+    """|P(ŷ = 1 | a = 1) − P(ŷ = 1 | a = 0)|: how much more often one group gets a yes.
+
+    decision (N,): 0 or 1, or the probability of a yes; group a (N,) int64, 0 or 1, each of them present. Returns a
+    scalar from 0 to 1, differentiable in `decision`. Both groups in one go: a boolean mask as an index stalls a GPU.
     """
 
 
