@@ -1,0 +1,496 @@
+"""Lesson 05, ADDA: contracts, the plain loops that are given, and an encoder that is carried to a new domain.
+
+Conventions: natural logarithms (nats); losses are averaged over the batch. The domain critic has ONE output, the logit
+of "this feature comes from the source". Labels of the target domain are used for two things only, both at the end: to
+report accuracies, and to train the ceiling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.datasets.digits import digits
+from course_lib.exercise import MB, exercise
+from course_lib.training import fit
+
+# ------------------------------------------------------------------ plain loops, given
+
+
+def proxy_a_distance_loop(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Count the classifier's errors one feature at a time, on the host."""
+    source_errors = sum(1 for logit in source_logits.tolist() if logit <= 0)
+    target_errors = sum(1 for logit in target_logits.tolist() if logit > 0)
+    error = (source_errors / len(source_logits) + target_errors / len(target_logits)) / 2
+    return torch.tensor(max(0.0, 2 * (1 - 2 * error)))
+
+
+def coral_loss_loop(source_features: Tensor, target_features: Tensor) -> Tensor:
+    """Two covariance matrices, one example and one pair of features at a time, on the host."""
+
+    def covariance(features: Tensor) -> list[list[float]]:
+        rows, d = features.tolist(), features.shape[1]
+        mean = [sum(row[i] for row in rows) / len(rows) for i in range(d)]
+        return [
+            [sum((row[i] - mean[i]) * (row[j] - mean[j]) for row in rows) / (len(rows) - 1) for j in range(d)]
+            for i in range(d)
+        ]
+
+    source, target = covariance(source_features), covariance(target_features)
+    d = len(source)
+    return torch.tensor(
+        sum((source[i][j] - target[i][j]) ** 2 for i in range(d) for j in range(d)) / (4 * d**2)
+    )
+
+
+# ------------------------------------------------------------------ exercises: ADDA
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach().clone())
+    return layer
+
+
+def _tiny_encoder(weight: Tensor, running_mean: Tensor) -> nn.Sequential:
+    """A linear layer (D, P), and a batch norm whose running statistics, a buffer each, are not those of any batch."""
+    norm = nn.BatchNorm1d(len(running_mean), device=weight.device)
+    norm.running_mean.copy_(running_mean.detach())
+    return nn.Sequential(_linear(weight), norm)
+
+
+def _flag(value: bool, like: Tensor) -> Tensor:
+    return torch.full((), float(value), device=like.device)
+
+
+def _probe_copy(implementation: Callable, x: Tensor, weight: Tensor, running_mean: Tensor) -> dict:
+    """Copies a source encoder that is frozen, in training mode; what both of them are and give, before and after."""
+    source = _tiny_encoder(weight, running_mean).requires_grad_(False).train()
+    copy = implementation(source)
+    if not isinstance(copy, nn.Module):
+        return {"the copy's output": copy}
+    found = {
+        "the copy is in eval mode": _flag(not any(m.training for m in copy.modules()), x),
+        "the copy can be trained": _flag(all(p.requires_grad for p in copy.parameters()), x),
+        "the source is still frozen": _flag(not any(p.requires_grad for p in source.parameters()), x),
+        "the source's mode is as it was": _flag(all(m.training for m in source.modules()), x),
+    }
+    with torch.no_grad():
+        found["the copy's output"] = copy(x)
+        for p in copy.parameters():
+            p.add_(1.0)
+        found["the source's output after the copy was trained"] = source.eval()(x)
+    return found
+
+
+@exercise(
+    "Two encoders, one classifier",
+    gradients=False,
+    probe=_probe_copy,
+    at_scale=lambda n: dict(x=torch.randn(n, 64), weight=torch.randn(32, 64), running_mean=torch.randn(32)),
+)
+def copy_encoder(encoder: nn.Module) -> nn.Module:
+    """The target encoder at the start: a copy of the source encoder, bitwise equal and independent of it.
+
+    Parameters and buffers are the copy's own. All its parameters can be trained, also where the source's are frozen;
+    it is in eval mode, whatever the source's mode is: the frozen source encoder will run in eval mode, and if dropout
+    or batch norm worked differently in the two, the critic would tell the modes apart, not the domains.
+    The source encoder is left as it was. Tzeng et al. (2017), https://arxiv.org/abs/1702.05464.
+    """
+
+
+def _probe_critic_loss(
+    implementation: Callable, source_features: Tensor, target_features: Tensor, weight: Tensor
+) -> Tensor:
+    return implementation(lambda features: features @ weight, source_features, target_features)
+
+
+@exercise(
+    "The critic: which domain is this?",
+    probe=_probe_critic_loss,
+    at_scale=lambda n: dict(
+        source_features=torch.randn(n, 64), target_features=torch.randn(n, 64), weight=torch.randn(64)
+    ),
+)
+def domain_critic_loss(
+    critic: Callable[[Tensor], Tensor], source_features: Tensor, target_features: Tensor
+) -> Tensor:
+    """½ [mean −log σ(critic(source)) + mean −log(1 − σ(critic(target)))]: source is class 1. A scalar in nats.
+
+    critic: features (B, D) to logits (B,). source_features (B, D), target_features (C, D): a mean over each, so a critic
+    that cannot tell pays log 2. The gradient reaches the critic and NOT the features: they are detached in here.
+    Finite for logits of any size.
+    """
+
+
+@exercise("The encoder: take me for the source", at_scale=lambda n: dict(target_logits=torch.randn(n)))
+def inverted_label_loss(target_logits: Tensor) -> Tensor:
+    """mean −log σ(target_logits): the cross-entropy of target features under the label of the source. A scalar.
+
+    target_logits (B,), the critic's. Its gradient is largest where the critic is surest, just where the encoder has
+    most to learn; that of the minimax form, mean log(1 − σ), vanishes there. Finite for logits of any size.
+    """
+
+
+STEP_REPORT = ("critic loss", "encoder loss")
+
+
+def _probe_step(
+    implementation: Callable,
+    source_x: Tensor,
+    target_x: Tensor,
+    source_weight: Tensor,
+    target_weight: Tensor,
+    running_mean: Tensor,
+    critic_weight: Tensor,
+) -> dict:
+    """Two steps of plain gradient descent on tiny networks: what is reported, and what has become of the weights."""
+    source = _tiny_encoder(source_weight, running_mean).eval()
+    target = _tiny_encoder(target_weight, running_mean).eval()
+    critic = nn.Sequential(_linear(critic_weight), nn.Tanh(), _linear(critic_weight[:, :1].T), nn.Flatten(0))
+    optimisers = [torch.optim.SGD(m.parameters(), lr=0.2) for m in (target, critic)]
+    for _ in range(2):
+        report = implementation(source, target, critic, *optimisers, source_x, target_x)
+    if not isinstance(report, dict) or set(report) != set(STEP_REPORT):
+        raise TypeError(
+            f"expected a dict with the entries {', '.join(STEP_REPORT)}; the step returned {report!r}"
+        )
+    left = [p.grad.abs().sum() for p in source.parameters() if p.grad is not None]
+    return {
+        **report,
+        "target encoder's weights after two steps": target[0].weight.detach(),
+        "critic's weights after two steps": critic[0].weight.detach(),
+        "gradients in the source encoder": sum(left, torch.zeros_like(report["critic loss"])).detach(),
+        "target encoder's running mean": target[1].running_mean.clone(),
+    }
+
+
+@exercise(
+    "One step of the game",
+    points=3,
+    gradients=False,
+    probe=_probe_step,
+    at_scale=lambda n: dict(
+        source_x=torch.randn(n, 64),
+        target_x=torch.randn(n, 64),
+        source_weight=torch.randn(32, 64),
+        target_weight=torch.randn(32, 64),
+        running_mean=torch.randn(32),
+        critic_weight=torch.randn(16, 32),
+    ),
+    full_size=256,
+)
+def adda_step(
+    source_encoder: nn.Module,
+    target_encoder: nn.Module,
+    critic: nn.Module,
+    encoder_optimiser: torch.optim.Optimizer,
+    critic_optimiser: torch.optim.Optimizer,
+    source_x: Tensor,
+    target_x: Tensor,
+) -> dict[str, Tensor]:
+    """One update of the critic, then one of the target encoder against the updated critic.
+
+    1. The critic descends `domain_critic_loss` on the features of both batches.
+    2. The target encoder descends `inverted_label_loss` of the critic's logits on its own features of target_x.
+
+    Nothing reaches the source encoder, not even a gradient, and no module changes its mode. Each optimiser starts from
+    cleared gradients: those that step 2 leaves in the critic must not enter its next update.
+    source_x (B, …), target_x (C, …); encoders: images to features (·, D); critic: features to logits (·,).
+    Returns {"critic loss", "encoder loss"}, detached scalars, each from before the update it is used for.
+    """
+
+
+# ------------------------------------------------------------------ exercises: the alternatives, and a measure
+
+
+@exercise(
+    "The alternative: a gradient turned round", at_scale=lambda n: dict(x=torch.randn(n, 64), weight=0.5)
+)
+def gradient_reverse(x: Tensor, weight: float) -> Tensor:
+    """x itself on the way forward; on the way back, −weight times the gradient.
+
+    Placed between encoder and critic it lets one backward pass train both: the critic descends its loss, the encoder
+    climbs it. x (…), any shape; weight ≥ 0, a plain number without gradient. Write a torch.autograd.Function (a class,
+    in the answer's cell). Ganin & Lempitsky (2015), https://arxiv.org/abs/1409.7495.
+    """
+
+
+@exercise(
+    "Matching covariances",
+    points=2,
+    at_scale=lambda n: dict(source_features=torch.randn(n, 64), target_features=torch.randn(n, 64)),
+    memory=12 * MB,
+    plain=coral_loss_loop,
+    timed_size=64,
+)
+def coral_loss(source_features: Tensor, target_features: Tensor) -> Tensor:
+    """‖C_s − C_t‖²_F / 4D², C the covariance matrices (D, D), with B − 1 in the denominator. A scalar.
+
+    source_features (B, D), target_features (C, D). ‖·‖²_F is the sum of squares of all elements. Never a (B, D, D)
+    tensor. The means are not compared. Sun & Saenko (2016), Deep CORAL, https://arxiv.org/abs/1607.01719.
+    """
+
+
+@exercise(
+    "How far apart are two domains?",
+    gradients=False,
+    at_scale=lambda n: dict(source_logits=torch.randn(n), target_logits=torch.randn(n)),
+    plain=proxy_a_distance_loop,
+    timed_size=20_000,
+)
+def proxy_a_distance(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """2 (1 − 2ε), at least 0: ε is the error of a domain classifier on features that it was not trained on. A scalar.
+
+    0: it does no better than a coin; 2: it makes no mistake. ε is the mean of two rates, the errors among source_logits
+    (B,) and among target_logits (C,), so that the larger set counts no more. A logit above 0 says source.
+    Ben-David et al. (2007), Analysis of Representations for Domain Adaptation.
+    """
+
+
+# ------------------------------------------------------------------ networks and data
+
+FEATURES = 64
+CLASSES = 10
+BATCH = 64
+
+
+def make_encoder() -> nn.Sequential:
+    """x (B, 3, 32, 32) to features (B, 64): three convolutions of stride 2, with batch norm.
+
+    The last batch norm learns nothing (affine=False): features have mean 0 and variance 1 on the source, so no game can
+    be won by changing their scale.
+    """
+    layers: list[nn.Module] = []
+    for width_in, width_out, kernel in ((3, 16, 5), (16, 32, 5), (32, 64, 3)):
+        layers += [nn.Conv2d(width_in, width_out, kernel, stride=2, padding=kernel // 2)]
+        layers += [nn.BatchNorm2d(width_out), nn.ReLU()]
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(64 * 16, FEATURES), nn.BatchNorm1d(FEATURES, affine=False)
+    )
+
+
+def make_classifier() -> nn.Linear:
+    """Features (B, 64) to the logits of the ten digits (B, 10)."""
+    return nn.Linear(FEATURES, CLASSES)
+
+
+def make_critic(width: int = 128) -> nn.Sequential:
+    """Features (B, 64) to the logit of "from the source", (B,)."""
+    layers = [nn.Linear(FEATURES, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Linear(width, 1), nn.Flatten(0))
+
+
+@dataclass
+class Pair:
+    """A labelled source and an unlabelled target: images (N, 3, 32, 32), digits (N,).
+
+    `target_y` and `test_y` are for the ceiling and for the final report. No method of adaptation is given either.
+    """
+
+    source: str
+    target: str
+    x: Tensor
+    y: Tensor
+    target_x: Tensor
+    target_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+    @property
+    def name(self) -> str:
+        return f"{self.source} → {self.target}"
+
+
+def load_pair(source: str, target: str, n: int = 4000, device: torch.device | str = "cpu") -> Pair:
+    """The first n training images of both domains (all where there are fewer), and the target's test images."""
+
+    def part(domain: str, split: str, count: int) -> tuple[Tensor, Tensor]:
+        return digits(domain, split, n=None if domain == "optdigits" else count, device=device)
+
+    train, other, test = part(source, "train", n), part(target, "train", n), part(target, "test", 2000)
+    return Pair(source, target, *train, *other, *test)
+
+
+def skewed(x: Tensor, y: Tensor, digits_kept: int) -> Tensor:
+    """The images of the digits 0 … digits_kept − 1 alone: a target whose labels are distributed unlike the source's."""
+    return x[y < digits_kept]
+
+
+def draw(n: int, generator: torch.Generator) -> Tensor:
+    """The rows of a minibatch out of n, (BATCH,), on the generator's device."""
+    return torch.randint(n, (BATCH,), generator=generator, device=generator.device)
+
+
+# ------------------------------------------------------------------ training
+
+
+def pretrain(
+    x: Tensor, y: Tensor, seed: int, steps: int = 300
+) -> tuple[nn.Sequential, nn.Linear, dict[str, Tensor]]:
+    """An encoder and a classifier trained on labelled images, in eval mode, and the history of their loss."""
+    torch.manual_seed(seed)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    encoder, classifier = make_encoder().to(x.device), make_classifier().to(x.device)
+    optimiser = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()], lr=2e-3, fused=True)
+
+    def step(i: int) -> dict[str, Tensor]:
+        rows = draw(len(x), generator)
+        loss = F.cross_entropy(classifier(encoder(x[rows])), y[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return {"cross-entropy": loss}
+
+    history = fit(step, steps, label=f"pre-training, seed {seed}")
+    return encoder.eval(), classifier.eval(), history
+
+
+def adapt(
+    encoder: nn.Module,
+    source_x: Tensor,
+    target_x: Tensor,
+    seed: int,
+    steps: int = 300,
+    lr: float = 1e-4,
+    critic_lr: float = 1e-3,
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """ADDA: a target encoder, adapted from `encoder` without any label, and the history of the game's losses.
+
+    `encoder` (in eval mode) is frozen here. The target encoder's small learning rate lets the critic keep up.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator(source_x.device).manual_seed(seed)
+    encoder.eval().requires_grad_(False)
+    target_encoder, critic = copy_encoder(encoder), make_critic().to(source_x.device)
+    optimisers = [
+        torch.optim.Adam(module.parameters(), lr=rate, betas=(0.5, 0.99), fused=True)
+        for module, rate in ((target_encoder, lr), (critic, critic_lr))
+    ]
+
+    def step(i: int) -> dict[str, Tensor]:
+        source, target = (x[draw(len(x), generator)] for x in (source_x, target_x))
+        return adda_step(encoder, target_encoder, critic, *optimisers, source, target)
+
+    return target_encoder, fit(step, steps, label=f"ADDA, seed {seed}")
+
+
+def train_jointly(
+    method: str, x: Tensor, y: Tensor, target_x: Tensor, seed: int, steps: int = 300
+) -> tuple[nn.Module, nn.Module]:
+    """One encoder for both domains, and a classifier, trained from scratch; both in eval mode.
+
+    method: "CORAL" adds `coral_loss` to the source's cross-entropy, "reversal" a critic behind `gradient_reverse`. Both
+    domains pass the encoder as one batch, so that batch norm treats them alike, in training and in the end.
+    """
+    if method not in ALIGNMENTS:
+        raise ValueError(f"method: expected one of {', '.join(ALIGNMENTS)}, got {method!r}")
+    torch.manual_seed(seed)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    encoder, classifier = make_encoder().to(x.device), make_classifier().to(x.device)
+    alignment, extra = ALIGNMENTS[method](steps, x.device)
+    parameters = [*encoder.parameters(), *classifier.parameters(), *extra]
+    optimiser = torch.optim.Adam(parameters, lr=2e-3, fused=True)
+
+    def step(i: int) -> dict[str, Tensor]:
+        rows = draw(len(x), generator)
+        source, target = encoder(torch.cat([x[rows], target_x[draw(len(target_x), generator)]])).chunk(2)
+        cross_entropy, distance = F.cross_entropy(classifier(source), y[rows]), alignment(i, source, target)
+        optimiser.zero_grad()
+        (cross_entropy + distance).backward()
+        optimiser.step()
+        return {"cross-entropy": cross_entropy, "alignment": distance}
+
+    fit(step, steps, label=f"{method}, seed {seed}")
+    return encoder.eval(), classifier.eval()
+
+
+Alignment = tuple[Callable[[int, Tensor, Tensor], Tensor], list[nn.Parameter]]
+
+
+def coral_alignment(steps: int, device: torch.device) -> Alignment:
+    return lambda i, source, target: CORAL_WEIGHT * coral_loss(source, target), []
+
+
+def reversal_alignment(steps: int, device: torch.device) -> Alignment:
+    """The critic's cross-entropy behind a reversal whose weight rises from 0 (Ganin & Lempitsky's schedule)."""
+    critic = make_critic().to(device)
+
+    def alignment(i: int, source: Tensor, target: Tensor) -> Tensor:
+        weight = REVERSAL_WEIGHT * (2 / (1 + math.exp(-10 * i / steps)) - 1)
+        logits = critic(gradient_reverse(torch.cat([source, target]), weight))
+        labels = torch.zeros_like(logits)
+        labels[: len(source)] = 1
+        return F.binary_cross_entropy_with_logits(logits, labels)
+
+    return alignment, list(critic.parameters())
+
+
+ALIGNMENTS = {"CORAL": coral_alignment, "reversal": reversal_alignment}
+CORAL_WEIGHT = 100.0
+REVERSAL_WEIGHT = 0.1
+METHODS = ("source only", "CORAL", "reversal", "ADDA", "target-trained")
+
+
+def compare(pair: Pair, seed: int, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
+    """The accuracy of each method on the target's test images, from one seed. The same settings for every pair."""
+    encoder, classifier, _ = pretrain(pair.x, pair.y, seed)
+    networks = {
+        "source only": lambda: (encoder, classifier),
+        "CORAL": lambda: train_jointly("CORAL", pair.x, pair.y, pair.target_x, seed),
+        "reversal": lambda: train_jointly("reversal", pair.x, pair.y, pair.target_x, seed),
+        "ADDA": lambda: (adapt(encoder, pair.x, pair.target_x, seed)[0], classifier),
+        "target-trained": lambda: pretrain(pair.target_x, pair.target_y, seed)[:2],
+    }
+    return {m: accuracy(*networks[m](), pair.test_x, pair.test_y).item() for m in methods}
+
+
+# ------------------------------------------------------------------ looking at it
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, x: Tensor) -> Tensor:
+    """Features (N, 64) of all images, in the encoder's present mode."""
+    return torch.cat([encoder(part) for part in x.split(500)])
+
+
+@torch.no_grad()
+def accuracy(encoder: nn.Module, classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The share of images whose digit is recognised, a scalar."""
+    return (classifier(encode(encoder, x)).argmax(1) == y).float().mean()
+
+
+def a_distance(source: Tensor, target: Tensor, steps: int = 300) -> Tensor:
+    """`proxy_a_distance` of features (N, 64), (M, 64): a fresh critic learns on half of each, the other half is the test."""
+    torch.manual_seed(0)
+    generator = torch.Generator(source.device).manual_seed(0)
+    halves = [
+        x[torch.randperm(len(x), generator=generator, device=x.device)].chunk(2) for x in (source, target)
+    ]
+    (train_s, test_s), (train_t, test_t) = halves
+    critic = make_critic().to(source.device)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3, fused=True)
+
+    def step(i: int) -> dict[str, Tensor]:
+        batch = [x[draw(len(x), generator)] for x in (train_s, train_t)]
+        loss = domain_critic_loss(critic, *batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return {"critic loss": loss}
+
+    fit(step, steps, label="domain classifier")
+    with torch.no_grad():
+        return proxy_a_distance(critic(test_s), critic(test_t))
+
+
+def plane(features: Tensor) -> Callable[[Tensor], Tensor]:
+    """The first two principal components of `features` (N, D), as a map of features (M, D) to the plane (M, 2)."""
+    mean = features.mean(0)
+    _, _, directions = torch.linalg.svd(features - mean, full_matrices=False)
+    return lambda other: (other - mean) @ directions[:2].T

@@ -1,0 +1,564 @@
+"""Lesson 05: solutions, cases, named mistakes and hints."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+
+from course_lib.exercise import Case, solution
+from course_lib.lessons import adda as lesson
+
+
+def randn(g, *shape):
+    return torch.randn(*shape, generator=g)
+
+
+# ------------------------------------------------------------------ copy_encoder
+
+
+@solution(
+    lesson.copy_encoder,
+    hints=[
+        "`target = source` gives one encoder two names. A new encoder needs parameters and buffers of its own.",
+        "copy.deepcopy copies a module with everything in it: weights, running statistics, and also whether they are "
+        "frozen and in which mode it is. The last two are not what the target encoder needs.",
+        "copy.deepcopy(encoder).eval().requires_grad_(True)",
+    ],
+)
+def copy_encoder(encoder):
+    return copy.deepcopy(encoder).eval().requires_grad_(True)
+
+
+@copy_encoder.cases
+def _(g):
+    yield Case(x=randn(g, 3, 2), weight=randn(g, 2, 2), running_mean=randn(g, 2))
+    yield Case(x=randn(g, 16, 5), weight=randn(g, 4, 5), running_mean=2 + randn(g, 4))
+
+
+@copy_encoder.mistake(
+    "This is no copy but the same encoder under a second name: whatever the target encoder learns, the source encoder "
+    "learns, too. copy.deepcopy makes an independent one."
+)
+def same_encoder(encoder):
+    return encoder.eval().requires_grad_(True)
+
+
+@copy_encoder.mistake(
+    "The copy is frozen, as the source is: deepcopy copies requires_grad as well, and the optimiser would have nothing "
+    "to train. Call requires_grad_(True) on the copy."
+)
+def still_frozen(encoder):
+    return copy.deepcopy(encoder).eval()
+
+
+@copy_encoder.mistake(
+    "The copy is in training mode, as this source was. The frozen source encoder runs in eval mode; with batch norm "
+    "or dropout working differently in the two, the critic sees the mode, not the domain. Call .eval() on the copy."
+)
+def mode_of_the_source(encoder):
+    return copy.deepcopy(encoder).requires_grad_(True)
+
+
+@copy_encoder.mistake(
+    "The weights are equal, but the buffers are not: batch norm's running mean and variance are no parameters, so a "
+    "loop over parameters() misses them. state_dict() and deepcopy have both."
+)
+def buffers_forgotten(encoder):
+    new = copy.deepcopy(encoder).eval().requires_grad_(True)
+    for module in new.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.reset_running_stats()
+    return new
+
+
+@copy_encoder.mistake(
+    "You thawed and switched the source encoder before copying it. It must stay as it is: frozen. Change the copy only."
+)
+def source_changed(encoder):
+    return copy.deepcopy(encoder.eval().requires_grad_(True))
+
+
+# ------------------------------------------------------------------ domain_critic_loss
+
+
+@solution(
+    lesson.domain_critic_loss,
+    hints=[
+        "This is the critic's turn: it learns, the encoders do not. What cuts a tensor off from where it came from?",
+        "−log σ(t) = softplus(−t), and −log(1 − σ(t)) = softplus(t): stable for logits of any size.",
+        "source, target = critic(source_features.detach()), critic(target_features.detach()); then half the sum of "
+        "softplus(−source).mean() and softplus(target).mean().",
+    ],
+)
+def domain_critic_loss(critic, source_features, target_features):
+    source, target = critic(source_features.detach()), critic(target_features.detach())
+    return 0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())
+
+
+@domain_critic_loss.cases
+def _(g):
+    yield Case(
+        source_features=torch.tensor([[1.0, 0.0], [0.5, 0.0]]),
+        target_features=torch.tensor([[0.0, 1.0]]),
+        weight=torch.tensor([1.0, -2.0]),
+    )
+    yield Case(source_features=randn(g, 12, 3), target_features=randn(g, 7, 3), weight=randn(g, 3))
+    yield Case(source_features=200 * randn(g, 6, 2), target_features=200 * randn(g, 6, 2), weight=randn(g, 2))
+
+
+@domain_critic_loss.mistake(
+    "The value is right, but the features are not detached: the critic's loss would train the encoders to be told "
+    "apart. Call .detach() on both."
+)
+def not_detached(critic, source_features, target_features):
+    source, target = critic(source_features), critic(target_features)
+    return 0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())
+
+
+@domain_critic_loss.mistake(
+    "You detached the critic's logits. That cuts off the critic itself, which then learns nothing. Detach the features "
+    "BEFORE they go in."
+)
+def logits_detached(critic, source_features, target_features):
+    return domain_critic_loss.function(
+        lambda features: critic(features).detach(), source_features, target_features
+    )
+
+
+@domain_critic_loss.mistake("The labels are exchanged: source is class 1, target class 0.")
+def labels_exchanged(critic, source_features, target_features):
+    return domain_critic_loss.function(critic, target_features, source_features)
+
+
+@domain_critic_loss.mistake(
+    "This is the sum of the two means, not their half: a critic that cannot tell should pay log 2."
+)
+def no_half(critic, source_features, target_features):
+    return 2 * domain_critic_loss.function(critic, source_features, target_features)
+
+
+@domain_critic_loss.mistake(
+    "You took one mean over all features together, so the domain with the larger batch counts more. Take a mean over "
+    "each domain, then half their sum."
+)
+def one_mean(critic, source_features, target_features):
+    source, target = critic(source_features.detach()), critic(target_features.detach())
+    return torch.cat([F.softplus(-source), F.softplus(target)]).mean()
+
+
+@domain_critic_loss.mistake(
+    "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0 or 1. Use F.softplus or "
+    "binary_cross_entropy_with_logits."
+)
+def log_of_sigmoid(critic, source_features, target_features):
+    source, target = critic(source_features.detach()), critic(target_features.detach())
+    return -0.5 * (source.sigmoid().log().mean() + (1 - target.sigmoid()).log().mean())
+
+
+# ------------------------------------------------------------------ inverted_label_loss
+
+
+@solution(
+    lesson.inverted_label_loss,
+    hints=[
+        "The features come from the target, and the encoder wants the critic to say source, class 1.",
+        "−log σ(t) = log(1 + e^(−t)) = softplus(−t).",
+        "F.softplus(-target_logits).mean()",
+    ],
+)
+def inverted_label_loss(target_logits):
+    return F.softplus(-target_logits).mean()
+
+
+@inverted_label_loss.cases
+def _(g):
+    yield Case(target_logits=torch.tensor([0.0, 2.0, -1.0]))
+    yield Case(target_logits=3 * randn(g, 40))
+    yield Case(target_logits=torch.tensor([200.0, -200.0, 1.0]))
+
+
+@inverted_label_loss.mistake(
+    "This is the critic's own loss on target features: the encoder would learn to be recognised. Invert the label."
+)
+def label_not_inverted(target_logits):
+    return F.softplus(target_logits).mean()
+
+
+@inverted_label_loss.mistake(
+    "This is the minimax form, mean log(1 − σ): it wants the same, but its gradient vanishes where the critic is sure "
+    "that a feature is target, which is where the encoder begins."
+)
+def minimax(target_logits):
+    return -F.softplus(target_logits).mean()
+
+
+@inverted_label_loss.mistake("The sign is wrong: this is the log-likelihood. A loss is minimised.")
+def sign_turned(target_logits):
+    return F.logsigmoid(target_logits).mean()
+
+
+@inverted_label_loss.mistake("You summed over the batch. Take the mean: the loss must not grow with it.")
+def summed(target_logits):
+    return F.softplus(-target_logits).sum()
+
+
+@inverted_label_loss.mistake(
+    "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0. Use F.softplus or "
+    "binary_cross_entropy_with_logits."
+)
+def log_of_sigmoid(target_logits):
+    return -target_logits.sigmoid().log().mean()
+
+
+# ------------------------------------------------------------------ adda_step
+
+
+@solution(
+    lesson.adda_step,
+    hints=[
+        "Two complete updates, one after the other: zero_grad, backward, step for the critic; then the same for the "
+        "target encoder. The target's features may be computed once: the critic's update does not change the encoder.",
+        "The source encoder is a fixed target: compute its features under torch.no_grad().",
+        "critic_loss = adda.domain_critic_loss(critic, source, target); after critic_optimiser.step(): encoder_loss = "
+        "adda.inverted_label_loss(critic(target)), with the logits of the UPDATED critic.",
+    ],
+)
+def adda_step(
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser, source_x, target_x
+):
+    with torch.no_grad():
+        source = source_encoder(source_x)  # (B, D)
+    target = target_encoder(target_x)  # (C, D)
+
+    critic_loss = lesson.domain_critic_loss(critic, source, target)
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+
+    encoder_loss = lesson.inverted_label_loss(critic(target))
+    encoder_optimiser.zero_grad()
+    encoder_loss.backward()
+    encoder_optimiser.step()
+    return {"critic loss": critic_loss.detach(), "encoder loss": encoder_loss.detach()}
+
+
+@adda_step.cases
+def _(g):
+    for batch, pixels, features, width in ((3, 3, 2, 2), (10, 6, 4, 5)):
+        yield Case(
+            source_x=randn(g, batch, pixels),
+            target_x=1 + randn(g, batch + 2, pixels),
+            source_weight=randn(g, features, pixels),
+            target_weight=randn(g, features, pixels),
+            running_mean=randn(g, features),
+            critic_weight=randn(g, width, features),
+        )
+
+
+def _step(
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser, source_x, target_x, *, wrong
+):
+    source, target = source_encoder(source_x), target_encoder(target_x)
+    if wrong != "source not detached":
+        source = source.detach()
+
+    def update_critic():
+        if wrong == "source not detached":
+            loss = 0.5 * (F.softplus(-critic(source)).mean() + F.softplus(critic(target.detach())).mean())
+        else:
+            loss = lesson.domain_critic_loss(critic, source, target)
+        if wrong != "critic not cleared":
+            critic_optimiser.zero_grad()
+        loss.backward()
+        critic_optimiser.step()
+        return loss
+
+    if wrong == "encoder first":
+        encoder_loss = lesson.inverted_label_loss(critic(target))
+        encoder_optimiser.zero_grad()
+        encoder_loss.backward()
+        encoder_optimiser.step()
+        critic_loss = update_critic()
+    else:
+        critic_loss = update_critic()
+        logits = critic(target)
+        if wrong == "own label":
+            encoder_loss = F.softplus(logits).mean()
+        else:
+            encoder_loss = lesson.inverted_label_loss(logits)
+        if wrong != "encoder not cleared":
+            encoder_optimiser.zero_grad()
+        encoder_loss.backward()
+        encoder_optimiser.step()
+        if wrong == "critic steps twice":
+            critic_optimiser.step()
+    return {"critic loss": critic_loss.detach(), "encoder loss": encoder_loss.detach()}
+
+
+@adda_step.mistake(
+    "A gradient reaches the source encoder. It is the fixed point of the game: compute its features under "
+    "torch.no_grad(), or detach them."
+)
+def source_not_detached(*args):
+    return _step(*args, wrong="source not detached")
+
+
+@adda_step.mistake(
+    "The encoder's loss runs backward through the critic and leaves gradients there, which the critic's next update "
+    "then uses, too. Call critic_optimiser.zero_grad() before the critic's backward pass."
+)
+def critic_not_cleared(*args):
+    return _step(*args, wrong="critic not cleared")
+
+
+@adda_step.mistake(
+    "The target encoder's gradients add up from step to step. Call encoder_optimiser.zero_grad() before its backward pass."
+)
+def encoder_not_cleared(*args):
+    return _step(*args, wrong="encoder not cleared")
+
+
+@adda_step.mistake(
+    "The order is turned round: the critic is updated first, and the encoder then plays against the updated critic."
+)
+def encoder_first(*args):
+    return _step(*args, wrong="encoder first")
+
+
+@adda_step.mistake(
+    "The encoder descends the critic's own loss: it helps the critic to recognise it. Use inverted_label_loss."
+)
+def own_label(*args):
+    return _step(*args, wrong="own label")
+
+
+@adda_step.mistake(
+    "The critic is stepped a second time, on the gradients of the encoder's loss: it learns to be fooled. Each player's "
+    "optimiser steps once, after its own backward pass."
+)
+def critic_steps_twice(*args):
+    return _step(*args, wrong="critic steps twice")
+
+
+@adda_step.mistake(
+    "You called train() on the target encoder. It then normalises with the batch's own statistics, and the source "
+    "encoder with its running ones: the critic sees the mode, not the domain. Leave the modes as they are."
+)
+def target_in_training_mode(source_encoder, target_encoder, *rest):
+    return adda_step.function(source_encoder, target_encoder.train(), *rest)
+
+
+# ------------------------------------------------------------------ gradient_reverse
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -ctx.weight * gradient, None  # one for each argument of forward; a number has none
+
+
+@solution(
+    lesson.gradient_reverse,
+    hints=[
+        "A torch.autograd.Function has two static methods: forward(ctx, x, weight) and backward(ctx, gradient). Keep "
+        "the weight in ctx.",
+        "forward returns x.view_as(x): a new tensor, so that autograd sees an operation. backward returns one value for "
+        "each argument of forward: −weight · gradient for x, None for the weight.",
+        "Call it with .apply: Reverse.apply(x, weight).",
+    ],
+)
+def gradient_reverse(x, weight):
+    return _Reverse.apply(x, weight)
+
+
+@gradient_reverse.cases
+def _(g):
+    yield Case(x=torch.tensor([1.0, -2.0, 3.0]), weight=0.5)
+    yield Case(x=randn(g, 5, 4), weight=1.0)
+    yield Case(x=randn(g, 3, 2, 2), weight=2.0)
+
+
+def _with_gradient(x, value, factor):
+    """A tensor with this value whose gradient with respect to x is `factor`."""
+    return value.detach() + factor * (x - x.detach())
+
+
+@gradient_reverse.mistake(
+    "The gradient passes unchanged: the encoder would help the critic. backward must return −weight · gradient."
+)
+def not_reversed(x, weight):
+    return _with_gradient(x, x, 1.0)
+
+
+@gradient_reverse.mistake("The gradient is scaled but not reversed: the minus sign is missing in backward.")
+def no_minus(x, weight):
+    return _with_gradient(x, x, weight)
+
+
+@gradient_reverse.mistake("The gradient is reversed, but the weight is missing: −weight · gradient.")
+def no_weight(x, weight):
+    return _with_gradient(x, x, -1.0)
+
+
+@gradient_reverse.mistake(
+    "You turned the values round, too. On the way forward nothing happens: forward returns x itself."
+)
+def values_reversed(x, weight):
+    return -weight * x
+
+
+@gradient_reverse.mistake(
+    "The values are right, but no gradient gets through: was x detached, or does backward return None for it?"
+)
+def blocked(x, weight):
+    return _with_gradient(x, x, 0.0)
+
+
+# ------------------------------------------------------------------ coral_loss
+
+
+@solution(
+    lesson.coral_loss,
+    hints=[
+        "Centre the features first: subtract each domain's own mean over the batch.",
+        "A covariance matrix is one matrix product, centred.T @ centred, (D, B) @ (B, D), divided by B − 1. (torch.cov does "
+        "it too, but looks at a value on the host, where a GPU stalls.)",
+        "centred = x − x.mean(0); C = centred.T @ centred / (len(x) − 1), for each domain; then (C_s − "
+        "C_t).square().sum() / (4 · D²).",
+    ],
+)
+def coral_loss(source_features, target_features):
+    def covariance(x):
+        centred = x - x.mean(0)
+        return centred.T @ centred / (len(x) - 1)  # (D, D)
+
+    difference = covariance(source_features) - covariance(target_features)
+    return difference.square().sum() / (4 * source_features.shape[1] ** 2)
+
+
+@coral_loss.cases
+def _(g):
+    yield Case(
+        source_features=torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 3.0]]),
+        target_features=torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, -2.0], [3.0, 0.0]]),
+    )
+    yield Case(source_features=3 + 2 * randn(g, 6, 3), target_features=randn(g, 9, 3) @ randn(g, 3, 3))
+    yield Case(source_features=3 * randn(g, 5, 4), target_features=1 - randn(g, 8, 4))
+
+
+def _coral(source, target, covariance):
+    return (covariance(source) - covariance(target)).square().sum() / (4 * source.shape[1] ** 2)
+
+
+@coral_loss.mistake(
+    "The means are not subtracted: these are second moments, not covariances. Centre each domain by its own mean."
+)
+def not_centred(source_features, target_features):
+    return _coral(source_features, target_features, lambda x: x.T @ x / (len(x) - 1))
+
+
+@coral_loss.mistake("A covariance is divided by B − 1, not by B: the mean was estimated from the same batch.")
+def biased(source_features, target_features):
+    return _coral(source_features, target_features, lambda x: torch.cov(x.T, correction=0))
+
+
+@coral_loss.mistake(
+    "These are correlations: dividing by the standard deviations hides a difference in scale, which is what CORAL "
+    "should see."
+)
+def correlations(source_features, target_features):
+    return _coral(source_features, target_features, lambda x: torch.corrcoef(x.T))
+
+
+@coral_loss.mistake("The sum of squares is divided by 4 D², not by D² alone.")
+def no_four(source_features, target_features):
+    return 4 * coral_loss.function(source_features, target_features)
+
+
+@coral_loss.mistake(
+    "The sum of squares is not divided: 1 / 4D² is missing, so the loss grows with the features."
+)
+def not_divided(source_features, target_features):
+    return coral_loss.function(source_features, target_features) * 4 * source_features.shape[1] ** 2
+
+
+@coral_loss.mistake("You took the root: ‖·‖²_F is the SQUARED norm, the sum of squares itself.")
+def rooted(source_features, target_features):
+    d = source_features.shape[1]
+    return (coral_loss.function(source_features, target_features) * 4 * d**2).sqrt() / (4 * d**2)
+
+
+@coral_loss.mistake(
+    "Only the variances on the diagonal are compared. Features may vary as much and still vary TOGETHER differently: "
+    "compare the whole matrices."
+)
+def variances_only(source_features, target_features):
+    return _coral(source_features, target_features, lambda x: x.var(0))
+
+
+# ------------------------------------------------------------------ proxy_a_distance
+
+
+@solution(
+    lesson.proxy_a_distance,
+    hints=[
+        "Of the source logits, those at or below 0 are errors; of the target logits, those above 0.",
+        "The mean of a comparison is a rate: (source_logits <= 0).float().mean(). ε is half the sum of both rates.",
+        "(2 * (1 - 2 * error)).clamp(min=0)",
+    ],
+)
+def proxy_a_distance(source_logits, target_logits):
+    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
+    return (2 * (1 - 2 * error)).clamp(min=0)
+
+
+@proxy_a_distance.cases
+def _(g):
+    yield Case(source_logits=torch.tensor([2.0, 0.2, -1.0, 3.0]), target_logits=torch.tensor([-2.0, -0.3]))
+    yield Case(source_logits=1 + randn(g, 70), target_logits=randn(g, 30) - 0.5)
+    yield Case(source_logits=randn(g, 50) - 1, target_logits=randn(g, 50) + 1)
+
+
+@proxy_a_distance.mistake("ε is the ERROR, not the accuracy: a perfect classifier has ε = 0 and distance 2.")
+def accuracy_for_error(source_logits, target_logits):
+    return proxy_a_distance.function(-source_logits, -target_logits)
+
+
+@proxy_a_distance.mistake("This is 2 (1 − ε): chance, ε = ½, must give 0. The formula is 2 (1 − 2ε).")
+def one_epsilon(source_logits, target_logits):
+    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
+    return (2 * (1 - error)).clamp(min=0)
+
+
+@proxy_a_distance.mistake(
+    "All errors were counted together, so the domain with more features decides. ε is the mean of the two domains' rates."
+)
+def pooled(source_logits, target_logits):
+    wrong = torch.cat([source_logits <= 0, target_logits > 0])
+    return (2 * (1 - 2 * wrong.float().mean())).clamp(min=0)
+
+
+@proxy_a_distance.mistake("These are logits, not probabilities: the boundary is at 0, not at ½.")
+def half_as_boundary(source_logits, target_logits):
+    return proxy_a_distance.function(source_logits - 0.5, target_logits - 0.5)
+
+
+@proxy_a_distance.mistake(
+    "Right for a classifier better than chance; for a worse one the distance is 0, not negative: .clamp(min=0)."
+)
+def negative(source_logits, target_logits):
+    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
+    return 2 * (1 - 2 * error)
+
+
+@proxy_a_distance.mistake(
+    "You averaged probabilities of being wrong. ε counts errors: a logit above 0 says source, how far above is no matter."
+)
+def soft_errors(source_logits, target_logits):
+    error = 0.5 * ((-source_logits).sigmoid().mean() + target_logits.sigmoid().mean())
+    return (2 * (1 - 2 * error)).clamp(min=0)
