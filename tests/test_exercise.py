@@ -952,13 +952,13 @@ def test_a_solution_is_revealed_after_an_attempt_only(monkeypatch):
 
 
 def test_progress_counts_what_passed(folder):
-    assert repr(progress()).splitlines()[1] == "02_elbo: 0 of 7 exercises passed"
+    assert "02_elbo: 0 of 7 exercises passed" in repr(progress()).splitlines()
     report_on(kl_cell(GOOD))
     lines = repr(progress()).splitlines()
-    assert lines[1] == "02_elbo: 1 of 7 exercises passed"
+    assert "02_elbo: 1 of 7 exercises passed" in lines
     assert lines[-1].startswith(f"{elbo.gaussian_kl.points} of ")
     report_on(kl_cell("return mean"))
-    assert repr(progress()).splitlines()[1] == "02_elbo: 0 of 7 exercises passed"
+    assert "02_elbo: 0 of 7 exercises passed" in repr(progress()).splitlines()
     assert "wrong shape" in progress()._repr_html_()
     record = json.loads((folder / "progress.json").read_text())
     assert record["elbo.gaussian_kl"] == {"checks": 2, "hints": 0, "status": "wrong shape"}

@@ -208,6 +208,7 @@ def test_an_interrupt_keeps_the_trained_model():
 def test_a_training_step_waits_for_no_value(monkeypatch):
     """Whole steps on `meta`, all but the check of the first images, which says that it waits."""
     monkeypatch.setattr(training, "check_images", lambda x, shape: None)
+    monkeypatch.setattr(training, "REFRESH", float("inf"))  # no look at the loss, however slow the machine
     # Adam's fused update is one kernel on a GPU, and has none for `meta`.
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused: torch.optim.SGD(p, lr))
     vae, steps = VAE(4, 32).to("meta"), []
