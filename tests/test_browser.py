@@ -79,7 +79,7 @@ def test_a_wrong_answer_a_right_one_and_a_slider(page, address):
     assert not page.problems
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
+@pytest.mark.parametrize("lesson", LESSONS[::2], ids=lambda x: x.notebook)  # the others under nbval only
 def test_run_all_reaches_the_end_with_nothing_filled_in(page, address, lesson):
     notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
     notebook.run_all()
