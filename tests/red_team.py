@@ -317,10 +317,12 @@ thief("walks the disk", """
 import sys
 kept = ("/proc", "/sys", "/usr", "/lib", sys.prefix, sys.base_prefix)
 found = []
-for folder, _, files in os.walk("/"):
-    if not folder.startswith(kept):
-        found += [f for f in files if f.endswith((".safetensors", "job.json", "record.json", "gradebook.csv", "red_team.py"))]
-        found += [folder] if os.path.basename(folder) == "solutions" else []
+for folder, folders, files in os.walk("/"):
+    if folder.startswith(kept):
+        folders.clear()
+        continue
+    found += [f for f in files if f.endswith((".safetensors", "job.json", "record.json", "gradebook.csv", "red_team.py"))]
+    found += [f for f in folders if f in ("solutions", "tests", ".git", "class")]
 return found
 """)  # fmt: skip
 thief("reads proc and the environment", """

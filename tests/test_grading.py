@@ -275,6 +275,10 @@ def test_a_class_is_a_folder_or_a_zip_with_one_entry_for_each_student(tmp_path):
         for name, sources in found.items():
             submission = read_submission(name, sources)
             assert len(submission.cells) == (2 if name == "cy" else 1) and not submission.problems
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/cy.ipynb").write_text(text)
+    alike, _ = find_submissions([one / "cy.ipynb", tmp_path / "other/cy.ipynb"])
+    assert list(alike) == ["cy", "cy (2)"], "two students in one"
     alone, _ = find_submissions([one / "Ada Lovelace_12_assignsubmission_file"])
     assert list(alone) == ["Ada Lovelace_12_assignsubmission_file"]
 

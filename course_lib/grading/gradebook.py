@@ -65,7 +65,7 @@ class Gradebook:
             },
         }
 
-    def finish(self, names: list[str], failed: dict[str, str]) -> None:
+    def finish(self, names: list[str], failed: dict[str, str], passed_over: list[str]) -> None:
         """gradebook.csv from the students' files, one at a time, and the full record."""
         text = io.StringIO()
         table = csv.writer(text)
@@ -84,7 +84,8 @@ class Gradebook:
                 [_cell(name), *scores, sum(scores), sum(self.points.values()), _cell("; ".join(remarks))]
             )
         self._write("gradebook.csv", text.getvalue())
-        self._write("record.json", _json({**self.record, "submissions": hashes, "not graded": failed}))
+        seen = {"submissions": hashes, "not graded": failed, "passed over": passed_over}
+        self._write("record.json", _json(self.record | seen))
 
     def _read(self, name: str) -> dict:
         try:

@@ -75,20 +75,25 @@ def find_submissions(paths: list[Path]) -> tuple[dict[str, list[Source]], list[s
     if len(paths) == 1 and (entries := _class_entries(paths[0])):
         sources = entries
     found: dict[str, list[Source]] = {}
+    taken: dict[str, tuple[Path, str]] = {}
     passed_over = []
     for name, source in sources:
-        suffix = PurePosixPath(name).suffix.lower()
-        if name.startswith((".", "__MACOSX")) or (suffix in COMPANIONS):
+        suffix = PurePosixPath(name).suffix
+        if name.startswith((".", "__MACOSX")) or suffix.lower() in COMPANIONS:
             passed_over.append(name)
-        else:
-            student = name[: -len(suffix)] if suffix in (".ipynb", ".zip") else name
-            found.setdefault(file_name(student), []).append(source)
+            continue
+        is_file = suffix.lower() in (".ipynb", ".zip") or (source.path.is_file() and not source.inside)
+        student = name.removesuffix(suffix) if is_file else name
+        key, owner = file_name(student), (source.path.parent, student)
+        while taken.setdefault(key, owner) != owner:  # another student whose name looks alike
+            key += " (2)"
+        found.setdefault(key, []).append(source)
     return found, passed_over
 
 
 def file_name(student: str) -> str:
     """A name that is safe as a file's."""
-    return re.sub(r"[^\w .@+()-]", "_", student).strip(" .")[:100] or "unnamed"
+    return re.sub(r"[^\w .,'@+()-]", "_", student).strip(" .")[:100] or "unnamed"
 
 
 def _class_entries(path: Path) -> list[tuple[str, Source]]:

@@ -61,7 +61,7 @@ def grade(
         "unsafe": unsafe,
         "exercises": [ex.id for ex in manifest],
     }
-    book.begin({**settings, "versions": versions(), "code": code_digest(), "passed over": passed_over})
+    book.begin({**settings, "versions": versions(), "code": code_digest()})
     failed: dict[str, str] = {}
     with _executor(jobs, scheduler) as (executor, most):
         tasks = _tasks(found, book, settings)
@@ -73,7 +73,7 @@ def grade(
                     book.add(future.result())
             except Exception as error:  # one submission, or a lost machine, never costs the others
                 failed[name] = f"{type(error).__name__}: {error}"
-    book.finish(list(found), failed)
+    book.finish(list(found), failed, passed_over)
     return failed
 
 

@@ -465,16 +465,20 @@ def accuracy(encoder: nn.Module, classifier: nn.Module, x: Tensor, y: Tensor) ->
     return (classifier(encode(encoder, x)).argmax(1) == y).float().mean()
 
 
-def a_distance(source: Tensor, target: Tensor, steps: int = 300) -> Tensor:
-    """`proxy_a_distance` of features (N, 64), (M, 64): a fresh critic learns on half of each, the other half is the test."""
+def a_distance(source: Tensor, target: Tensor, linear: bool = False, steps: int = 300) -> Tensor:
+    """`proxy_a_distance` of features (N, 64), (M, 64), measured by a fresh classifier of domains: `make_critic`, or linear.
+
+    It learns on half of each domain's features and is tested on the other half. A linear one sees less.
+    """
     torch.manual_seed(0)
     generator = torch.Generator(source.device).manual_seed(0)
     halves = [
         x[torch.randperm(len(x), generator=generator, device=x.device)].chunk(2) for x in (source, target)
     ]
     (train_s, test_s), (train_t, test_t) = halves
-    critic = make_critic().to(source.device)
-    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3, fused=True)
+    critic = nn.Sequential(nn.Linear(FEATURES, 1), nn.Flatten(0)) if linear else make_critic()
+    critic.to(source.device)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, fused=True)
 
     def step(i: int) -> dict[str, Tensor]:
         batch = [x[draw(len(x), generator)] for x in (train_s, train_t)]

@@ -1,0 +1,85 @@
+"""Images per second of the Shapes3D-like renderer and of the scenes' parts, and their shares of a training step.
+
+python benchmarks/renderers.py [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+os.environ |= {"COURSE_ANSWERS": "solutions", "TQDM_DISABLE": "1"}
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from sprites import seconds
+
+from course_lib.datasets.scenes import occlude, sprite_pictures, textures
+from course_lib.datasets.shapes3d import Shapes3D
+from course_lib.datasets.shapes3d import render as render_shapes3d
+from course_lib.datasets.sprites import render as render_sprites
+from course_lib.models import VAE
+from course_lib.training import train_vae
+
+WANTED = 300  # images per second at 64x64 on 2 cores
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def rates() -> None:
+    grid = Shapes3D()
+    latents = grid.latents(grid.grid.sample(256, generator()))
+    labels = torch.arange(1024) % 3
+    flat = torch.stack([labels, *torch.rand(4, 1024, generator=generator())], dim=1).clamp(min=0.5)
+    images = torch.rand(1024, 1, 64, 64)
+    flat[:, 0] = labels
+    for size in (64, 32):
+        timed = {
+            "Shapes3D-like": (256, lambda: render_shapes3d(latents, size)),  # noqa: B023
+            "sprites": (1024, lambda: render_sprites(flat, size)),  # noqa: B023
+            "sprite pictures": (1024, lambda: sprite_pictures(labels, generator(), size)),  # noqa: B023
+            "textures": (1024, lambda: textures(labels, generator(), size)),  # noqa: B023
+            "clouds": (1024, lambda: occlude(images[..., :size, :size], 0.6, generator())),  # noqa: B023
+        }
+        for name, (n, draw) in timed.items():
+            rate = n / seconds(draw, repeats=4)
+            note = f"  (wanted: {WANTED})" if name == "Shapes3D-like" and size == 64 else ""
+            print(f"{name:<16} {size:4} {rate:12,.0f}{note}")
+
+
+def share(batch: int, steps: int = 8) -> None:
+    """Rendering and the rest of a step of one training, timed in the same run."""
+    scenes, starts, drawing = Shapes3D(), [], []
+
+    def sample(n: int, g: torch.Generator):
+        starts.append(time.perf_counter())
+        drawn = scenes.sample(n, g)
+        drawing.append(time.perf_counter() - starts[-1])
+        return drawn
+
+    torch.manual_seed(0)
+    train_vae(VAE(channels=3), sample, steps, batch=batch, generator=generator())
+    step = median(end - start for start, end in pairwise(starts[1:]))
+    draw = median(drawing[1:])
+    print(f"{batch:5}  {1000 * step:7.1f}  {1000 * draw:12.1f}  {100 * draw / step:7.1f} %")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    torch.set_num_threads(parser.parse_args().threads)
+    print(f"{torch.get_num_threads()} thread(s)\nrenderer         size     images/s")
+    rates()
+    print("\nVAE at 64x64, Shapes3D-like\nbatch  step ms  rendering ms    share")
+    share(64)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""Lesson 07 against sums over cells, integrals, linear programs, searches, and its own exact table."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog, minimize
+
+from course_lib.lessons import correlated_factors as lesson
+from course_lib.lessons.mutual_information import gaussian_total_correlation
+
+
+@pytest.fixture(autouse=True)
+def solutions(monkeypatch):
+    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ------------------------------------------------------------------ correlated data
+
+
+def test_a_correlated_joint_is_its_formula_cell_by_cell():
+    sizes, pair, sigma = (3, 4, 2, 5), (3, 1), 0.3
+    weight = {
+        c: math.exp(-((c[3] / 4 - c[1] / 3) ** 2) / (2 * sigma**2))
+        for c in itertools.product(*map(range, sizes))
+    }
+    table = lesson.correlated_joint(sizes, pair, torch.tensor(sigma))
+    for c, w in weight.items():
+        assert table[c].item() == pytest.approx(w / sum(weight.values()), rel=1e-4)
+    assert table.shape == sizes and table.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_limits_of_sigma():
+    wide = lesson.correlated_joint((4, 5), (0, 1), torch.tensor(1e3))
+    assert torch.allclose(wide, torch.full((4, 5), 1 / 20), atol=1e-6)
+    narrow = lesson.correlated_joint((4, 4), (0, 1), torch.tensor(0.02))
+    assert torch.allclose(narrow, torch.eye(4) / 4, atol=1e-6)
+
+
+def test_samples_are_as_frequent_as_the_table_says():
+    joint = lesson.correlated_joint((3, 6, 4), (0, 2), torch.tensor(0.3))
+    factors = lesson.sample_correlated(joint, 200_000, generator())
+    counts = np.zeros((3, 6, 4))
+    np.add.at(counts, tuple(factors.numpy().T), 1)
+    chi2 = ((counts - 200_000 * joint.numpy()) ** 2 / (200_000 * joint.numpy())).sum()
+    assert chi2 < 71 + 5 * math.sqrt(2 * 71)  # 71 degrees of freedom: mean 71, variance 142
+
+
+def test_cells_of_probability_zero_are_never_drawn():
+    joint = torch.zeros(2, 500)
+    joint[0, 3] = joint[1, 7] = 0.5
+    factors = lesson.sample_correlated(joint, 10_000, generator())
+    assert {tuple(row) for row in factors.tolist()} == {(0, 3), (1, 7)}
+
+
+# ------------------------------------------------------------------ conditional information
+
+
+def test_conditional_information_is_the_weighted_mean_of_the_groups_own():
+    table = torch.rand(4, 5, 3, generator=generator()) ** 3
+    p = (table / table.sum()).double().numpy()
+    wanted = 0.0
+    for a in range(3):
+        q = p[:, :, a] / p[:, :, a].sum()
+        wanted += p[:, :, a].sum() * (q * np.log(q / np.outer(q.sum(1), q.sum(0)))).sum()
+    assert lesson.conditional_mutual_information(table).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_chain_rule():
+    """I(x; (y, a)) = I(x; a) + I(x; y | a), with the left side counted as one table of x and pairs (y, a)."""
+    table = torch.rand(6, 3, 4, 2, generator=generator())
+    one = table.flatten(-2)[..., None]
+    left = lesson.conditional_mutual_information(one)
+    right = lesson.conditional_mutual_information(table.sum(-2)[..., None])
+    assert torch.allclose(left, right + lesson.conditional_mutual_information(table), atol=1e-5)
+
+
+def random_covariance(d: int, seed: int) -> torch.Tensor:
+    factor = torch.randn(d, d, generator=generator(seed), dtype=torch.float64)
+    return (factor @ factor.T + 0.5 * torch.eye(d)).float()
+
+
+def test_gaussian_conditional_information_is_a_difference_of_total_correlations():
+    """I(x; y | a) = I(x; (y, a)) − I(x; a), each from log determinants of blocks of Σ, with no Schur complement."""
+    for seed in range(5):
+        sigma = random_covariance(6, seed)
+
+        def information(rows: list[int], columns: list[int], sigma=sigma) -> torch.Tensor:
+            both = rows + columns
+            parts = [gaussian_total_correlation(sigma[k][:, k]) for k in (both, rows, columns)]
+            return parts[0] - parts[1] - parts[2]
+
+        wanted = information([0, 1], [2, 3, 4, 5]) - information([0, 1], [3, 4, 5])
+        found = lesson.gaussian_conditional_mutual_information(sigma, 2, 1)
+        assert found.item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+def test_a_common_cause_explains_the_dependence_of_its_effects():
+    load = torch.tensor([1.0, -2.0, 0.5])
+    sigma = load[:, None] * load + torch.diag(torch.tensor([0.3, 0.2, 0.4]))
+    sigma = torch.block_diag(sigma, torch.ones(1, 1))
+    sigma[3, :3] = sigma[:3, 3] = load
+    assert lesson.gaussian_conditional_mutual_information(sigma, 1, 2).item() == pytest.approx(0, abs=1e-5)
+
+
+# ------------------------------------------------------------------ shuffling
+
+
+def test_every_order_inside_a_group_is_equally_likely_and_none_across():
+    a = torch.tensor([5, 2, 5, 2, 5, -1])
+    z, g, seen = torch.arange(6.0)[:, None], generator(), {}
+    for _ in range(6000):
+        order = tuple(lesson.shuffle_within_groups(z, a, g)[:, 0].int().tolist())
+        seen[order] = seen.get(order, 0) + 1
+    assert len(seen) == 6 * 2  # 3! orders of the fives, 2! of the twos, and -1 stays alone
+    assert min(seen.values()) > 400 and max(seen.values()) < 600  # 500 expected, deviation 21
+
+
+def test_shuffling_keeps_what_the_attribute_tells_and_nothing_else():
+    """Gaussian codes that share their attribute and a noise: the noise's correlation goes, the attribute's stays."""
+    g = generator()
+    a = torch.randint(2, (100_000,), generator=g)
+    shared = torch.randn(100_000, generator=g)
+    z, w = (2.0 * a + shared + torch.randn(100_000, generator=g) for _ in range(2))
+    shuffled = lesson.shuffle_within_groups(z[:, None], a, g)[:, 0]
+    for k in (0, 1):
+        pair = torch.stack([shuffled[a == k], w[a == k]])
+        assert abs(torch.corrcoef(pair)[0, 1].item()) < 0.02
+        assert abs(torch.corrcoef(torch.stack([z[a == k], w[a == k]]))[0, 1].item() - 0.5) < 0.02
+    # Cov = Cov of the means over the groups: 2² · ¼ = 1, in variances of 3.
+    assert torch.corrcoef(torch.stack([shuffled, w]))[0, 1].item() == pytest.approx(1 / 3, abs=0.02)
+
+
+# ------------------------------------------------------------------ the linear model
+
+
+def explained(weight: np.ndarray, rho: float, noise: float) -> float:
+    signal = np.array([[1, rho], [rho, 1]])
+    inputs = signal + noise * np.eye(2)
+    return 1 - np.trace(signal - 2 * weight @ signal + weight @ inputs @ weight.T) / 2
+
+
+def weights(rho: float, noise: float) -> list[np.ndarray]:
+    found = lesson.linear_optimum(
+        torch.tensor(rho, dtype=torch.float64), torch.tensor(noise, dtype=torch.float64)
+    )
+    return [w.numpy() for w in found]
+
+
+# Published for this course: training correlation, noise, and the variance explained at ρ, 0 and −ρ.
+TABLE = [
+    (0.8, 0.1, "Base", (0.919, 0.876, 0.833)),
+    (0.8, 0.1, "MI", (0.698, 0.650, 0.601)),
+    (0.8, 0.1, "CMI", (0.909, 0.909, 0.909)),
+    (0.95, 0.1, "Base", (0.936, 0.726, 0.516)),
+    (0.95, 0.1, "MI", (0.556, 0.259, -0.039)),
+    (0.95, 0.1, "CMI", (0.909, 0.909, 0.909)),
+    (0.95, 1.0, "Base", (0.646, 0.269, -0.107)),
+    (0.95, 1.0, "MI", (0.350, 0.470, 0.589)),
+    (0.95, 1.0, "CMI", (0.500, 0.500, 0.500)),
+]
+
+
+@pytest.mark.parametrize(("rho", "noise", "method", "row"), TABLE)
+def test_the_exact_table(rho, noise, method, row):
+    weight = lesson.linear_optimum(torch.tensor(rho), torch.tensor(noise))[lesson.METHODS.index(method)]
+    for test, wanted in zip((rho, 0.0, -rho), row, strict=True):
+        found = lesson.variance_explained(weight, torch.tensor(test), torch.tensor(noise)).item()
+        assert found == pytest.approx(wanted, abs=1.1e-3)
+        assert found == pytest.approx(explained(weight.double().numpy(), test, noise), abs=1e-5)
+
+
+@pytest.mark.parametrize(("rho", "noise"), [(0.8, 0.1), (0.95, 1.0), (-0.5, 0.4), (0.0, 0.3)])
+def test_each_encoder_meets_its_condition_and_no_search_finds_a_better_one(rho, noise):
+    signal = np.array([[1, rho], [rho, 1]])
+    inputs = signal + noise * np.eye(2)
+
+    def given(k: int) -> np.ndarray:  # the covariance of x once s_k is known
+        column = signal[:, k : k + 1]
+        return inputs - column @ column.T
+
+    conditions = [
+        [],
+        [lambda w: w[:2] @ inputs @ w[2:]],
+        [lambda w: w[:2] @ given(0) @ w[2:], lambda w: w[:2] @ given(1) @ w[2:]],
+    ]
+    rng = np.random.default_rng(0)
+    for weight, rules in zip(weights(rho, noise), conditions, strict=True):
+        assert all(abs(rule(weight.flatten())) < 1e-6 for rule in rules)
+        found = [
+            minimize(
+                lambda w: -explained(w.reshape(2, 2), rho, noise),
+                rng.normal(size=4),
+                method="SLSQP",
+                constraints=[{"type": "eq", "fun": rule} for rule in rules],
+            )
+            for _ in range(12)
+        ]
+        best = max(-f.fun for f in found if all(abs(rule(f.x)) < 1e-6 for rule in rules))
+        assert explained(weight, rho, noise) == pytest.approx(best, abs=1e-4)
+
+
+# ------------------------------------------------------------------ what independence costs
+
+
+def best_agreement(joint: np.ndarray) -> float:
+    """The linear program: how much mass a coupling of the truth with independent predictions can put on 'both right'."""
+    cells = joint.size
+    product = np.outer(joint.sum(1), joint.sum(0)).flatten()
+    rows = [np.kron(np.eye(cells)[i], np.ones(cells)) for i in range(cells)]
+    columns = [np.kron(np.ones(cells), np.eye(cells)[i]) for i in range(cells)]
+    result = linprog(
+        -np.eye(cells).flatten(),
+        A_eq=np.stack(rows + columns),
+        b_eq=np.concatenate([joint.flatten(), product]),
+    )
+    return -result.fun
+
+
+def test_the_accuracy_bound_is_what_a_linear_program_reaches():
+    for seed in range(4):
+        table = torch.rand(3, 3, generator=generator(seed)).double() ** 2
+        table /= table.sum()
+        assert lesson.accuracy_bound(table).item() == pytest.approx(best_agreement(table.numpy()), abs=1e-6)
+
+
+@pytest.mark.parametrize("c", [0.0, 0.3, 0.9, 1.0, -0.6])
+def test_two_balanced_attributes_lose_half_their_correlation(c):
+    assert lesson.accuracy_bound(lesson.binary_joint(c)).item() == pytest.approx(1 - abs(c) / 2, abs=1e-6)
+
+
+def test_bad_correlations_and_methods_give_a_clear_error():
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        lesson.binary_joint(1.2)
+    with pytest.raises(ValueError, match="one of"):
+        lesson.train_heads("mi", lesson.two_digits("test"), 0.9, 0, steps=1)
+
+
+# ------------------------------------------------------------------ the game
+
+
+def test_both_sides_of_the_game_move_their_own_player_only():
+    critic = lesson.Critic("CMI", generator())
+    codes = tuple(torch.randn(64, lesson.HALF, generator=generator(k)).requires_grad_() for k in (1, 2))
+    a = torch.randint(2, (64, 2), generator=generator())
+    before = [p.clone() for p in critic.network.parameters()]
+    critic.train(codes, a)
+    assert all(z.grad is None for z in codes)
+    assert any((p != q).any() for p, q in zip(critic.network.parameters(), before, strict=True))
+    critic.penalty(codes, a).backward()
+    assert all(z.grad.abs().sum() > 0 for z in codes)
+
+
+def test_pairs_ask_both_questions_inside_the_right_groups():
+    z1, z2 = torch.zeros(4, 5), torch.ones(4, 5)
+    a = torch.tensor([[0, 1], [1, 1], [0, 0], [1, 0]])
+    own, rest, group, groups = lesson.pairs("CMI", (z1, z2), a)
+    assert torch.equal(own, torch.cat([z1, z2])) and torch.equal(rest, torch.cat([z2, z1]))
+    assert group.tolist() == [0, 1, 0, 1, 3, 3, 2, 2] and groups == 4
+    own, rest, group, groups = lesson.pairs("MI", (z1, z2), a)
+    assert torch.equal(own, z1) and torch.equal(rest, z2) and group.tolist() == [0] * 4 and groups == 1
+
+
+def test_images_have_the_attributes_that_were_asked_for():
+    """The same seed draws the same picture behind other clouds: change one attribute, and its half alone changes."""
+    draw = lesson.two_digits("test", threshold=1.0)  # no clouds
+    a = torch.randint(2, (50, 2), generator=generator())
+    images, other = draw(a, generator(1)), draw(torch.stack([a[:, 0], 1 - a[:, 1]], dim=1), generator(1))
+    assert images.shape == (50, 1, 16, 32)
+    assert torch.equal(images[..., :16], other[..., :16])
+    assert (images[..., 16:] != other[..., 16:]).flatten(1).any(1).all()
+    domains = lesson.digit_and_domain("test")(torch.tensor([[0, 0], [0, 1]]).repeat(50, 1), generator())
+    assert domains.shape == (100, 3, 16, 16)
+    assert (domains[0::2, :, 0, 0] == 0).all() and (domains[1::2, :, 0, 0] > 0).float().mean() > 0.9
+
+
+def test_group_accuracy_is_that_of_each_group():
+    class Oracle(torch.nn.Module):
+        """Knows a_1 where a_2 = 0 and always says 1 elsewhere."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, generator):
+            return x, x
+
+        def logits(self, codes):
+            a = codes[0]
+            first = torch.where(a[:, 1] == 0, a[:, 0], 1)
+            return torch.nn.functional.one_hot(torch.stack([first, a[:, 1]], dim=1), 2).float()
+
+    found = lesson.group_accuracy(Oracle(), lambda a, generator: a)
+    assert found.tolist() == [[1, 0], [1, 1]]
