@@ -22,6 +22,13 @@ PALETTE = {  # the same colour for the same method in every lesson
     "FactorVAE": COLOURS[1],
     "critic": COLOURS[1],
     "MMD": COLOURS[2],
+    "source only": COLOURS[7],
+    "CORAL": COLOURS[2],
+    "reversal": COLOURS[4],
+    "ADDA": COLOURS[1],
+    "target-trained": "#333333",
+    "source": COLOURS[0],  # the two domains of a picture
+    "target": COLOURS[1],
     "bound": COLOURS[4],
     "plain": COLOURS[7],
     "answer": COLOURS[0],

@@ -13,6 +13,69 @@ def randn(g, *shape):
     return torch.randn(*shape, generator=g)
 
 
+# ------------------------------------------------------------------ proxy_a_distance
+
+
+@solution(
+    lesson.proxy_a_distance,
+    hints=[
+        "Of the source logits, those at or below 0 are errors; of the target logits, those above 0.",
+        "The mean of a comparison is a rate: (source_logits <= 0).float().mean(). ε is half the sum of both rates.",
+        "(2 * (1 - 2 * error)).clamp(min=0)",
+    ],
+)
+def proxy_a_distance(source_logits, target_logits):
+    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
+    return (2 * (1 - 2 * error)).clamp(min=0)
+
+
+@proxy_a_distance.cases
+def _(g):
+    yield Case(source_logits=torch.tensor([2.0, 0.2, -1.0, 3.0]), target_logits=torch.tensor([-2.0, -0.3]))
+    yield Case(source_logits=1 + randn(g, 70), target_logits=randn(g, 30) - 0.5)
+    yield Case(source_logits=randn(g, 50) - 1, target_logits=randn(g, 50) + 1)
+
+
+@proxy_a_distance.mistake("ε is the ERROR, not the accuracy: a perfect classifier has ε = 0 and distance 2.")
+def accuracy_for_error(source_logits, target_logits):
+    return proxy_a_distance.function(-source_logits, -target_logits)
+
+
+@proxy_a_distance.mistake("This is 2 (1 − ε): chance, ε = ½, must give 0. The formula is 2 (1 − 2ε).")
+def one_epsilon(source_logits, target_logits):
+    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
+    return (2 * (1 - error)).clamp(min=0)
+
+
+@proxy_a_distance.mistake(
+    "All errors were counted together, so the domain with more features decides. ε is the mean of the two domains' rates."
+)
+def pooled(source_logits, target_logits):
+    wrong = torch.cat([source_logits <= 0, target_logits > 0])
+    return (2 * (1 - 2 * wrong.float().mean())).clamp(min=0)
+
+
+@proxy_a_distance.mistake("These are logits, not probabilities: the boundary is at 0, not at ½.")
+def half_as_boundary(source_logits, target_logits):
+    return proxy_a_distance.function(source_logits - 0.5, target_logits - 0.5)
+
+
+@proxy_a_distance.mistake(
+    "Right for a classifier better than chance; for a worse one the distance is 0, not negative: .clamp(min=0)."
+)
+def negative(source_logits, target_logits):
+    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
+    return 2 * (1 - 2 * error)
+
+
+@proxy_a_distance.mistake(
+    "You averaged probabilities of being wrong. ε counts errors: a logit above 0 says source, how far above is no matter."
+)
+def soft_errors(source_logits, target_logits):
+    error = 0.5 * ((-source_logits).sigmoid().mean() + target_logits.sigmoid().mean())
+    return (2 * (1 - 2 * error)).clamp(min=0)
+
+
 # ------------------------------------------------------------------ copy_encoder
 
 
@@ -499,66 +562,3 @@ def rooted(source_features, target_features):
 )
 def variances_only(source_features, target_features):
     return _coral(source_features, target_features, lambda x: x.var(0))
-
-
-# ------------------------------------------------------------------ proxy_a_distance
-
-
-@solution(
-    lesson.proxy_a_distance,
-    hints=[
-        "Of the source logits, those at or below 0 are errors; of the target logits, those above 0.",
-        "The mean of a comparison is a rate: (source_logits <= 0).float().mean(). ε is half the sum of both rates.",
-        "(2 * (1 - 2 * error)).clamp(min=0)",
-    ],
-)
-def proxy_a_distance(source_logits, target_logits):
-    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
-    return (2 * (1 - 2 * error)).clamp(min=0)
-
-
-@proxy_a_distance.cases
-def _(g):
-    yield Case(source_logits=torch.tensor([2.0, 0.2, -1.0, 3.0]), target_logits=torch.tensor([-2.0, -0.3]))
-    yield Case(source_logits=1 + randn(g, 70), target_logits=randn(g, 30) - 0.5)
-    yield Case(source_logits=randn(g, 50) - 1, target_logits=randn(g, 50) + 1)
-
-
-@proxy_a_distance.mistake("ε is the ERROR, not the accuracy: a perfect classifier has ε = 0 and distance 2.")
-def accuracy_for_error(source_logits, target_logits):
-    return proxy_a_distance.function(-source_logits, -target_logits)
-
-
-@proxy_a_distance.mistake("This is 2 (1 − ε): chance, ε = ½, must give 0. The formula is 2 (1 − 2ε).")
-def one_epsilon(source_logits, target_logits):
-    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
-    return (2 * (1 - error)).clamp(min=0)
-
-
-@proxy_a_distance.mistake(
-    "All errors were counted together, so the domain with more features decides. ε is the mean of the two domains' rates."
-)
-def pooled(source_logits, target_logits):
-    wrong = torch.cat([source_logits <= 0, target_logits > 0])
-    return (2 * (1 - 2 * wrong.float().mean())).clamp(min=0)
-
-
-@proxy_a_distance.mistake("These are logits, not probabilities: the boundary is at 0, not at ½.")
-def half_as_boundary(source_logits, target_logits):
-    return proxy_a_distance.function(source_logits - 0.5, target_logits - 0.5)
-
-
-@proxy_a_distance.mistake(
-    "Right for a classifier better than chance; for a worse one the distance is 0, not negative: .clamp(min=0)."
-)
-def negative(source_logits, target_logits):
-    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
-    return 2 * (1 - 2 * error)
-
-
-@proxy_a_distance.mistake(
-    "You averaged probabilities of being wrong. ε counts errors: a logit above 0 says source, how far above is no matter."
-)
-def soft_errors(source_logits, target_logits):
-    error = 0.5 * ((-source_logits).sigmoid().mean() + target_logits.sigmoid().mean())
-    return (2 * (1 - 2 * error)).clamp(min=0)

@@ -209,6 +209,72 @@ def seeded_again(joint, n, generator):
     return _factors(_cells(joint.flatten(), n, own), joint.shape)
 
 
+# ------------------------------------------------------------------ accuracy_bound
+
+
+def _product(joint):
+    return joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
+
+
+@solution(
+    lesson.accuracy_bound,
+    hints=[
+        "Independent predictions have a fixed table: q_ij = p(a_1 = i) p(a_2 = j). How often can two tables agree, at "
+        "best?",
+        "In cell (i, j) the truth is there p_ij of the time and the predictions q_ij of the time: they can meet there "
+        "min(p_ij, q_ij) of the time and no more. Sum over the cells.",
+        "torch.minimum(joint, joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)).sum((-2, -1))",
+    ],
+)
+def accuracy_bound(joint):
+    product = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)  # of the predictions
+    return torch.minimum(joint, product).sum((-2, -1))
+
+
+@accuracy_bound.cases
+def _(g):
+    yield Case(joint=torch.tensor([[0.475, 0.025], [0.025, 0.475]]))
+    table = rand(g, 5, 3, 4) ** 3
+    yield Case(joint=table / table.sum((-2, -1), keepdim=True))
+    table = rand(g, 2, 2, 4, 4) + 2 * torch.eye(4)
+    yield Case(joint=table / table.sum((-2, -1), keepdim=True))
+
+
+@accuracy_bound.mistake(
+    "The ½ is missing: Σ |p − q| counts every difference twice, once where p has more and once where q has."
+)
+def no_half(joint):
+    return 1 - (joint - _product(joint)).abs().sum((-2, -1))
+
+
+@accuracy_bound.mistake("This is what is lost (the total variation). The bound is 1 minus that.")
+def what_is_lost(joint):
+    return 1 - accuracy_bound.function(joint)
+
+
+@accuracy_bound.mistake(
+    "Σ p q is how often predictions that know NOTHING of the image agree with the truth. The best predictions meet the "
+    "truth as often as the two tables allow: min(p, q)."
+)
+def blind_predictions(joint):
+    return (joint * _product(joint)).sum((-2, -1))
+
+
+@accuracy_bound.mistake(
+    "You took uniform predictions, 1 / (K L) in every cell. They are as frequent as the attributes: p_i p_j, the product "
+    "of the table's own margins."
+)
+def uniform_predictions(joint):
+    return joint.clamp(max=1 / (joint.shape[-1] * joint.shape[-2])).sum((-2, -1))
+
+
+@accuracy_bound.mistake(
+    "Only the diagonal is counted. Predictions may be right in every cell (i, j), also where a_1 and a_2 differ."
+)
+def diagonal_only(joint):
+    return torch.minimum(joint, _product(joint)).diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
 # ------------------------------------------------------------------ conditional_mutual_information
 
 
@@ -371,6 +437,102 @@ def with_a(covariance, x, y):
     keep = [*range(x), *range(x + y, covariance.shape[-1])]
     rows = torch.tensor(keep, device=covariance.device)
     return _information(covariance.index_select(-1, rows).index_select(-2, rows), x)
+
+
+# ------------------------------------------------------------------ linear_optimum
+
+
+def _symmetric(diagonal, other):
+    """[[diagonal, other], [other, diagonal]], (…, 2, 2)."""
+    return torch.stack([diagonal, other, other, diagonal], dim=-1).unflatten(-1, (2, 2))
+
+
+@solution(
+    lesson.linear_optimum,
+    hints=[
+        "Σ_s and Σ_x = Σ_s + σ² I have the same eigenvectors, (1, 1) and (1, −1), over √2, whatever ρ: every matrix you "
+        "need has the form [[p, q], [q, p]], with eigenvalues p + q and p − q.",
+        "Eigenvalues of Σ_s: 1 + ρ and 1 − ρ; of Σ_x: those plus σ². Then base: λ / (λ + σ²). From eigenvalues (u, v) back to "
+        "the matrix: p = (u + v) / 2, q = (u − v) / 2.",
+        "Condition 2: the whitener Σ_x^{−½} has eigenvalues (λ + σ²)^{−½}, Σ_x^{−½} Σ_s has λ (λ + σ²)^{−½}, and both "
+        "entries of its diagonal are the mean of these two.",
+    ],
+)
+def linear_optimum(correlation, noise):
+    def matrix(u, v):  # with eigenvectors (1, 1) and (1, -1)
+        p, q = (u + v) / 2, (u - v) / 2
+        return torch.stack([p, q, q, p], dim=-1).unflatten(-1, (2, 2))
+
+    signal = 1 + correlation, 1 - correlation  # the eigenvalues of Σ_s
+    base = matrix(*(value / (value + noise) for value in signal))
+    whitener = matrix(*((value + noise).rsqrt() for value in signal))
+    scale = sum(value * (value + noise).rsqrt() for value in signal) / 2  # both entries of the diagonal
+    own = 1 / (1 + noise)
+    conditional = matrix(own, own) + 0 * base  # of base's shape
+    return base, scale[..., None, None] * whitener, conditional
+
+
+@linear_optimum.cases
+def _(g):
+    yield Case(correlation=torch.tensor(0.8), noise=torch.tensor(0.1))
+    yield Case(correlation=torch.tensor([0.95, 0.95, 0.0, -0.5]), noise=torch.tensor([0.1, 1.0, 0.5, 0.3]))
+    yield Case(correlation=1.8 * rand(g, 3, 4) - 0.9, noise=0.1 + rand(g, 3, 4))
+
+
+@linear_optimum.mistake(
+    "The noise is missing in Σ_x: x = s + n, so Σ_x = Σ_s + σ² I. Without it, x is s and every encoder is perfect."
+)
+def no_noise(correlation, noise):
+    return linear_optimum.function(correlation, 0 * noise)
+
+
+@linear_optimum.mistake("`noise` is the variance σ², not the standard deviation: do not square it.")
+def noise_squared(correlation, noise):
+    return linear_optimum.function(correlation, noise**2)
+
+
+@linear_optimum.mistake(
+    "The second is whitened, but not scaled: components of variance 1 are independent, yet not the best predictions. "
+    "Multiply row k by Cov(s_k, z_k)."
+)
+def not_scaled(correlation, noise):
+    base, _, conditional = linear_optimum.function(correlation, noise)
+    p, q = (
+        ((1 + correlation + noise).rsqrt() + sign * (1 - correlation + noise).rsqrt()) / 2 for sign in (1, -1)
+    )
+    return base, _symmetric(p, q), conditional
+
+
+@linear_optimum.mistake(
+    "The third keeps Base's diagonal. Those numbers are right only together with the others; alone, ŝ_k = x_k / (1 + σ²) is "
+    "best."
+)
+def bases_diagonal(correlation, noise):
+    base, independent, _ = linear_optimum.function(correlation, noise)
+    return base, independent, base * torch.eye(2, device=base.device)
+
+
+@linear_optimum.mistake(
+    "The second whitens with Σ_s in place of Σ_x. It is the predictions, made of x, that must be uncorrelated."
+)
+def whitened_signal(correlation, noise):
+    base, _, conditional = linear_optimum.function(correlation, noise)
+    a, b = (1 + correlation).rsqrt(), (1 - correlation).rsqrt()
+    scale = ((1 + correlation).sqrt() + (1 - correlation).sqrt()) / 2
+    return base, _symmetric(scale * (a + b) / 2, scale * (a - b) / 2), conditional
+
+
+@linear_optimum.mistake(
+    "The second whitens with a triangular (Cholesky) root: independent as well, but the first prediction then gets all "
+    "that both share. The symmetric root treats both alike and is better on average."
+)
+def cholesky(correlation, noise):
+    base, _, conditional = linear_optimum.function(correlation, noise)
+    v, zero = 1 + noise, torch.zeros_like(correlation + noise)
+    rest = v - correlation**2 / v  # the variance of x_2 given x_1
+    first, second = 1 / v, (1 - correlation**2 / v) / rest
+    entries = [first + zero, zero, -second * correlation / v, second + zero]
+    return base, torch.stack(entries, dim=-1).unflatten(-1, (2, 2)), conditional
 
 
 # ------------------------------------------------------------------ shuffle_within_groups
@@ -543,165 +705,3 @@ def detached(critic, own, shuffled, rest, a, classes):
 )
 def no_half(critic, own, shuffled, rest, a, classes):
     return 2 * conditional_critic_loss.function(critic, own, shuffled, rest, a, classes)
-
-
-# ------------------------------------------------------------------ linear_optimum
-
-
-def _symmetric(diagonal, other):
-    """[[diagonal, other], [other, diagonal]], (…, 2, 2)."""
-    return torch.stack([diagonal, other, other, diagonal], dim=-1).unflatten(-1, (2, 2))
-
-
-@solution(
-    lesson.linear_optimum,
-    hints=[
-        "Σ_s and Σ_x = Σ_s + σ² I have the same eigenvectors, (1, 1) and (1, −1), over √2, whatever ρ: every matrix you "
-        "need has the form [[p, q], [q, p]], with eigenvalues p + q and p − q.",
-        "Eigenvalues of Σ_s: 1 + ρ and 1 − ρ; of Σ_x: those plus σ². Then base: λ / (λ + σ²). From eigenvalues (u, v) back to "
-        "the matrix: p = (u + v) / 2, q = (u − v) / 2.",
-        "Condition 2: the whitener Σ_x^{−½} has eigenvalues (λ + σ²)^{−½}, Σ_x^{−½} Σ_s has λ (λ + σ²)^{−½}, and both "
-        "entries of its diagonal are the mean of these two.",
-    ],
-)
-def linear_optimum(correlation, noise):
-    def matrix(u, v):  # with eigenvectors (1, 1) and (1, -1)
-        p, q = (u + v) / 2, (u - v) / 2
-        return torch.stack([p, q, q, p], dim=-1).unflatten(-1, (2, 2))
-
-    signal = 1 + correlation, 1 - correlation  # the eigenvalues of Σ_s
-    base = matrix(*(value / (value + noise) for value in signal))
-    whitener = matrix(*((value + noise).rsqrt() for value in signal))
-    scale = sum(value * (value + noise).rsqrt() for value in signal) / 2  # both entries of the diagonal
-    own = 1 / (1 + noise)
-    conditional = matrix(own, own) + 0 * base  # of base's shape
-    return base, scale[..., None, None] * whitener, conditional
-
-
-@linear_optimum.cases
-def _(g):
-    yield Case(correlation=torch.tensor(0.8), noise=torch.tensor(0.1))
-    yield Case(correlation=torch.tensor([0.95, 0.95, 0.0, -0.5]), noise=torch.tensor([0.1, 1.0, 0.5, 0.3]))
-    yield Case(correlation=1.8 * rand(g, 3, 4) - 0.9, noise=0.1 + rand(g, 3, 4))
-
-
-@linear_optimum.mistake(
-    "The noise is missing in Σ_x: x = s + n, so Σ_x = Σ_s + σ² I. Without it, x is s and every encoder is perfect."
-)
-def no_noise(correlation, noise):
-    return linear_optimum.function(correlation, 0 * noise)
-
-
-@linear_optimum.mistake("`noise` is the variance σ², not the standard deviation: do not square it.")
-def noise_squared(correlation, noise):
-    return linear_optimum.function(correlation, noise**2)
-
-
-@linear_optimum.mistake(
-    "The second is whitened, but not scaled: components of variance 1 are independent, yet not the best predictions. "
-    "Multiply row k by Cov(s_k, z_k)."
-)
-def not_scaled(correlation, noise):
-    base, _, conditional = linear_optimum.function(correlation, noise)
-    p, q = (
-        ((1 + correlation + noise).rsqrt() + sign * (1 - correlation + noise).rsqrt()) / 2 for sign in (1, -1)
-    )
-    return base, _symmetric(p, q), conditional
-
-
-@linear_optimum.mistake(
-    "The third keeps Base's diagonal. Those numbers are right only together with the others; alone, ŝ_k = x_k / (1 + σ²) is "
-    "best."
-)
-def bases_diagonal(correlation, noise):
-    base, independent, _ = linear_optimum.function(correlation, noise)
-    return base, independent, base * torch.eye(2, device=base.device)
-
-
-@linear_optimum.mistake(
-    "The second whitens with Σ_s in place of Σ_x. It is the predictions, made of x, that must be uncorrelated."
-)
-def whitened_signal(correlation, noise):
-    base, _, conditional = linear_optimum.function(correlation, noise)
-    a, b = (1 + correlation).rsqrt(), (1 - correlation).rsqrt()
-    scale = ((1 + correlation).sqrt() + (1 - correlation).sqrt()) / 2
-    return base, _symmetric(scale * (a + b) / 2, scale * (a - b) / 2), conditional
-
-
-@linear_optimum.mistake(
-    "The second whitens with a triangular (Cholesky) root: independent as well, but the first prediction then gets all "
-    "that both share. The symmetric root treats both alike and is better on average."
-)
-def cholesky(correlation, noise):
-    base, _, conditional = linear_optimum.function(correlation, noise)
-    v, zero = 1 + noise, torch.zeros_like(correlation + noise)
-    rest = v - correlation**2 / v  # the variance of x_2 given x_1
-    first, second = 1 / v, (1 - correlation**2 / v) / rest
-    entries = [first + zero, zero, -second * correlation / v, second + zero]
-    return base, torch.stack(entries, dim=-1).unflatten(-1, (2, 2)), conditional
-
-
-# ------------------------------------------------------------------ accuracy_bound
-
-
-def _product(joint):
-    return joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
-
-
-@solution(
-    lesson.accuracy_bound,
-    hints=[
-        "Independent predictions have a fixed table: q_ij = p(a_1 = i) p(a_2 = j). How often can two tables agree, at "
-        "best?",
-        "In cell (i, j) the truth is there p_ij of the time and the predictions q_ij of the time: they can meet there "
-        "min(p_ij, q_ij) of the time and no more. Sum over the cells.",
-        "torch.minimum(joint, joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)).sum((-2, -1))",
-    ],
-)
-def accuracy_bound(joint):
-    product = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)  # of the predictions
-    return torch.minimum(joint, product).sum((-2, -1))
-
-
-@accuracy_bound.cases
-def _(g):
-    yield Case(joint=torch.tensor([[0.475, 0.025], [0.025, 0.475]]))
-    table = rand(g, 5, 3, 4) ** 3
-    yield Case(joint=table / table.sum((-2, -1), keepdim=True))
-    table = rand(g, 2, 2, 4, 4) + 2 * torch.eye(4)
-    yield Case(joint=table / table.sum((-2, -1), keepdim=True))
-
-
-@accuracy_bound.mistake(
-    "The ½ is missing: Σ |p − q| counts every difference twice, once where p has more and once where q has."
-)
-def no_half(joint):
-    return 1 - (joint - _product(joint)).abs().sum((-2, -1))
-
-
-@accuracy_bound.mistake("This is what is lost (the total variation). The bound is 1 minus that.")
-def what_is_lost(joint):
-    return 1 - accuracy_bound.function(joint)
-
-
-@accuracy_bound.mistake(
-    "Σ p q is how often predictions that know NOTHING of the image agree with the truth. The best predictions meet the "
-    "truth as often as the two tables allow: min(p, q)."
-)
-def blind_predictions(joint):
-    return (joint * _product(joint)).sum((-2, -1))
-
-
-@accuracy_bound.mistake(
-    "You took uniform predictions, 1 / (K L) in every cell. They are as frequent as the attributes: p_i p_j, the product "
-    "of the table's own margins."
-)
-def uniform_predictions(joint):
-    return joint.clamp(max=1 / (joint.shape[-1] * joint.shape[-2])).sum((-2, -1))
-
-
-@accuracy_bound.mistake(
-    "Only the diagonal is counted. Predictions may be right in every cell (i, j), also where a_1 and a_2 differ."
-)
-def diagonal_only(joint):
-    return torch.minimum(joint, _product(joint)).diagonal(dim1=-2, dim2=-1).sum(-1)

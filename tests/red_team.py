@@ -57,7 +57,6 @@ class Case:
     rows: tuple
     write: Callable[[Path], None]
     says: str = ""  # in the feedback
-    quiet: bool = False  # the third row may be lost too: the kernel itself was attacked
 
 
 CASES: list[Case] = []
@@ -280,7 +279,7 @@ client.execute("import course_lib.grading.inside as i\\ni.observe = lambda *a: 1
 import time; time.sleep(1)
 return mean.sum(1)
 """
-kl("attacks the kernel's sockets", attack_kernel, NO_POINT, quiet=True)
+kl("attacks the kernel's sockets", attack_kernel, NO_POINT)
 kl(
     "deletes its sockets",
     "import shutil, glob\nfor f in glob.glob('/tmp/course-grade-*'): shutil.rmtree(f, ignore_errors=True)\nreturn mean.sum(1)",

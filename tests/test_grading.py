@@ -83,7 +83,7 @@ def test_the_red_team_is_large_enough():
 def test_red_team(case, graded):
     """The right row for every exercise, and in words why."""
     got = rows(graded / "grades", case.name)
-    for ex, status, wanted in list(zip(MANIFEST, got, case.rows, strict=True))[: 2 if case.quiet else 3]:
+    for ex, status, wanted in zip(MANIFEST, got, case.rows, strict=True):
         assert status in ((wanted,) if isinstance(wanted, str) else wanted), ex.id
     page = html.unescape((graded / f"grades/feedback/{case.name}.html").read_text())
     assert case.says in page
@@ -134,7 +134,7 @@ class TestGradebook:
         assert found["seed"] == SEED and found["limits"]["seconds"] == 5
         assert found["exercises"] == [ex.id for ex in MANIFEST]
         assert set(found["submissions"]) == {case.name for case in CASES}
-        assert found["versions"]["torch"] == torch.__version__ and len(found["code"]) == 64
+        assert torch.__version__.startswith(found["versions"]["torch"]) and len(found["code"]) == 64
         assert found["passed over"] == ["students.csv"]
 
     def test_nothing_of_a_submission_ran_out_of_the_sandbox(self, graded):

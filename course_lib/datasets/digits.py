@@ -38,7 +38,7 @@ def digits(
 ) -> tuple[Tensor, Tensor]:
     """Images (N, channels, 32, 32), float32 in [0, 1], and labels (N,), int64, of a domain's "train" or "test" split.
 
-    n         the first n images only; `synth` draws as many as are asked for.
+    n         the first n images only; `synth` draws as many as are asked for. What is drawn depends on n.
     channels  3, grey images repeated, or 1, colours turned into brightness.
     seed      of what is drawn: the backgrounds of `mnist_m` and all of `synth`. The two splits never share a draw.
     root      the folder of the original files, for `usps`, `svhn` and the full `mnist`; with download=True torchvision

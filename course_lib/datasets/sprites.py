@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from course_lib.datasets.dsprites_file import NAMES, read_dsprites
@@ -267,6 +266,8 @@ def _scream(sprites: Tensor, photo: Tensor, generator: torch.Generator) -> Tenso
 
 def _china() -> Tensor:
     """scikit-learn's photograph of a Chinese temple, (3, 427, 640) in [0, 1]."""
+    from sklearn.datasets import load_sample_image  # a second of imports, for this one kind of image
+
     return torch.tensor(load_sample_image("china.jpg")).permute(2, 0, 1) / 255
 
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -23,8 +24,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from course_lib.exercise.contract import Exercise
+from course_lib.exercise.key import Key, write_keys
 from course_lib.grading.gradebook import Gradebook
-from course_lib.grading.judge import Row, ended
+from course_lib.grading.judge import Row, ended, fresh_key
 from course_lib.grading.sandbox import PACKAGE, Limits, require_sandbox
 from course_lib.grading.submission import Source, find_submissions, read_submission
 from course_lib.lessons import LESSONS, exercises
@@ -131,7 +133,8 @@ def grade_submission(submission: dict, settings: dict) -> dict:
     rows: dict[str, dict] = {}
     limits, problems, cells, failures, junit = Limits(**settings["limits"]), [], submission["cells"], 0, ""
     while not junit:
-        job = {**settings, "name": submission["name"], "cells": cells, "known": rows}
+        keys = fresh_keys(settings["seed"], tuple(settings["exercises"]))
+        job = {**settings, "name": submission["name"], "cells": cells, "known": rows, "keys": keys}
         current, was_read, log = None, False, ""
         for message in _worker(job, patience=limits.seconds + 180):
             if "read" in message:
@@ -157,6 +160,24 @@ def grade_submission(submission: dict, settings: dict) -> dict:
         "rows": [_explained(row, ordered).as_dict() for row in ordered.values()],
         "junit": junit,
     }
+
+
+_lock = threading.Lock()
+_folders: dict[tuple, tempfile.TemporaryDirectory] = {}  # of fresh keys, for as long as this process lives
+
+
+def fresh_keys(seed: int, names: tuple[str, ...]) -> str:
+    """A folder with the keys of a run, one file for each lesson; recorded once in each process that supervises."""
+    with _lock:
+        if (seed, names) not in _folders:
+            folder = tempfile.TemporaryDirectory(prefix="course-keys-")
+            keys: dict[str, dict[str, Key]] = {}
+            for ex in map(_exercise, names):
+                keys.setdefault(ex.lesson, {})[ex.name] = fresh_key(ex, seed)
+            for lesson, its in keys.items():
+                write_keys(Path(folder.name, f"{lesson}.safetensors"), its)
+            _folders[seed, names] = folder
+        return _folders[seed, names].name
 
 
 def _exercise(name: str) -> Exercise:

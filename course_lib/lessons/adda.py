@@ -7,6 +7,7 @@ report accuracies, and to train the ceiling.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,25 @@ def coral_loss_loop(source_features: Tensor, target_features: Tensor) -> Tensor:
     return torch.tensor(
         sum((source[i][j] - target[i][j]) ** 2 for i in range(d) for j in range(d)) / (4 * d**2)
     )
+
+
+# ------------------------------------------------------------------ exercises: measuring the gap
+
+
+@exercise(
+    "How far apart are two domains?",
+    gradients=False,
+    at_scale=lambda n: dict(source_logits=torch.randn(n), target_logits=torch.randn(n)),
+    plain=proxy_a_distance_loop,
+    timed_size=20_000,
+)
+def proxy_a_distance(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """2 (1 − 2ε), at least 0: ε is the error of a domain classifier on features that it was not trained on. A scalar.
+
+    0: it does no better than a coin; 2: it makes no mistake. ε is the mean of two rates, the errors among source_logits
+    (B,) and among target_logits (C,), so that the larger set counts no more. A logit above 0 says source.
+    Ben-David et al. (2007), Analysis of Representations for Domain Adaptation.
+    """
 
 
 # ------------------------------------------------------------------ exercises: ADDA
@@ -206,7 +226,7 @@ def adda_step(
     """
 
 
-# ------------------------------------------------------------------ exercises: the alternatives, and a measure
+# ------------------------------------------------------------------ exercises: the alternatives
 
 
 @exercise(
@@ -237,27 +257,11 @@ def coral_loss(source_features: Tensor, target_features: Tensor) -> Tensor:
     """
 
 
-@exercise(
-    "How far apart are two domains?",
-    gradients=False,
-    at_scale=lambda n: dict(source_logits=torch.randn(n), target_logits=torch.randn(n)),
-    plain=proxy_a_distance_loop,
-    timed_size=20_000,
-)
-def proxy_a_distance(source_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """2 (1 − 2ε), at least 0: ε is the error of a domain classifier on features that it was not trained on. A scalar.
-
-    0: it does no better than a coin; 2: it makes no mistake. ε is the mean of two rates, the errors among source_logits
-    (B,) and among target_logits (C,), so that the larger set counts no more. A logit above 0 says source.
-    Ben-David et al. (2007), Analysis of Representations for Domain Adaptation.
-    """
-
-
 # ------------------------------------------------------------------ networks and data
 
 FEATURES = 64
 CLASSES = 10
-BATCH = 64
+BATCH = 48
 
 
 def make_encoder() -> nn.Sequential:
@@ -280,9 +284,9 @@ def make_classifier() -> nn.Linear:
     return nn.Linear(FEATURES, CLASSES)
 
 
-def make_critic(width: int = 128) -> nn.Sequential:
-    """Features (B, 64) to the logit of "from the source", (B,)."""
-    layers = [nn.Linear(FEATURES, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2)]
+def make_critic(features: int = FEATURES, width: int = 128) -> nn.Sequential:
+    """Features (B, D) to the logit of "from the source", (B,)."""
+    layers = [nn.Linear(features, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Linear(width, 1), nn.Flatten(0))
 
 
@@ -439,12 +443,20 @@ METHODS = ("source only", "CORAL", "reversal", "ADDA", "target-trained")
 
 def compare(pair: Pair, seed: int, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
     """The accuracy of each method on the target's test images, from one seed. The same settings for every pair."""
-    encoder, classifier, _ = pretrain(pair.x, pair.y, seed)
+
+    @functools.cache
+    def source() -> tuple[nn.Module, nn.Module]:
+        return pretrain(pair.x, pair.y, seed)[:2]
+
+    def adapted() -> tuple[nn.Module, nn.Module]:
+        encoder, classifier = source()
+        return adapt(encoder, pair.x, pair.target_x, seed)[0], classifier
+
     networks = {
-        "source only": lambda: (encoder, classifier),
+        "source only": source,
         "CORAL": lambda: train_jointly("CORAL", pair.x, pair.y, pair.target_x, seed),
         "reversal": lambda: train_jointly("reversal", pair.x, pair.y, pair.target_x, seed),
-        "ADDA": lambda: (adapt(encoder, pair.x, pair.target_x, seed)[0], classifier),
+        "ADDA": adapted,
         "target-trained": lambda: pretrain(pair.target_x, pair.target_y, seed)[:2],
     }
     return {m: accuracy(*networks[m](), pair.test_x, pair.test_y).item() for m in methods}
@@ -465,19 +477,19 @@ def accuracy(encoder: nn.Module, classifier: nn.Module, x: Tensor, y: Tensor) ->
     return (classifier(encode(encoder, x)).argmax(1) == y).float().mean()
 
 
-def a_distance(source: Tensor, target: Tensor, linear: bool = False, steps: int = 300) -> Tensor:
-    """`proxy_a_distance` of features (N, 64), (M, 64), measured by a fresh classifier of domains: `make_critic`, or linear.
+def a_distance(source: Tensor, target: Tensor, steps: int = 300) -> Tensor:
+    """`proxy_a_distance` of (N, D) and (M, D), features or what a classifier makes of them: a fresh critic tells.
 
-    It learns on half of each domain's features and is tested on the other half. A linear one sees less.
+    It learns on one half of each domain and is tested on the other.
     """
+    source, target = source.detach(), target.detach()
     torch.manual_seed(0)
     generator = torch.Generator(source.device).manual_seed(0)
     halves = [
         x[torch.randperm(len(x), generator=generator, device=x.device)].chunk(2) for x in (source, target)
     ]
     (train_s, test_s), (train_t, test_t) = halves
-    critic = nn.Sequential(nn.Linear(FEATURES, 1), nn.Flatten(0)) if linear else make_critic()
-    critic.to(source.device)
+    critic = make_critic(source.shape[1]).to(source.device)
     optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, fused=True)
 
     def step(i: int) -> dict[str, Tensor]:

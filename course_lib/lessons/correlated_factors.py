@@ -21,10 +21,9 @@ from course_lib.datasets.scenes import Pool, occlude, place, side_by_side, textu
 from course_lib.datasets.sprites import Sprites
 from course_lib.exercise import MB, exercise
 from course_lib.exercise.contract import generator_for
-from course_lib.lessons.beta_vae import beta_vae_loss
-from course_lib.models import VAE, mlp
+from course_lib.models import mlp
 from course_lib.plots import PALETTE
-from course_lib.training import fit, train_vae
+from course_lib.training import fit
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -70,7 +69,7 @@ def shuffle_within_groups_loop(z: Tensor, a: Tensor, generator: torch.Generator)
     return result
 
 
-# ------------------------------------------------------------------ exercises: correlated data
+# ------------------------------------------------------------------ exercises: correlated data, and what independence costs
 
 
 @exercise("Factors that go together", points=2, gradients=False)
@@ -133,6 +132,15 @@ def sample_correlated(joint: Tensor, n: int, generator: torch.Generator) -> Tens
     """
 
 
+@exercise("What independence costs", points=2, at_scale=lambda n: dict(joint=torch.rand(n, 8, 8)))
+def accuracy_bound(joint: Tensor) -> Tensor:
+    """The highest P(ŷ_1 = a_1 and ŷ_2 = a_2) of predictions ŷ_1, ŷ_2 that are independent of each other.
+
+    joint p(a_1, a_2): (…, K, L), sums to 1. Predictions are as frequent as the attributes: P(ŷ_1 = i) = p(a_1 = i),
+    and so for 2. Returns (…): Σ_ij min(p_ij, p_i p_j) = 1 − ½ Σ_ij |p_ij − p_i p_j|.
+    """
+
+
 # ------------------------------------------------------------------ exercises: conditional dependence
 
 
@@ -165,6 +173,24 @@ def gaussian_conditional_mutual_information(covariance: Tensor, x: int, y: int) 
     least one, are a. S = Σ_11 − Σ_12 Σ_22⁻¹ Σ_21, with 1 = (x, y) and 2 = a (Schur complement). Returns (…).
     On a GPU torch.linalg.inv and solve report errors to the host and so stall; solve_ex, inv_ex and slogdet do not.
     """
+
+
+@exercise(
+    "Three encoders, exactly",
+    points=3,
+    at_scale=lambda n: dict(correlation=torch.rand(n) - 0.5, noise=torch.rand(n) + 0.1),
+)
+def linear_optimum(correlation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best linear predictions ŝ = W x of s from x = s + n, under three conditions. W (…, 2, 2) each.
+
+    s ~ N(0, [[1, ρ], [ρ, 1]]), n ~ N(0, σ² I); correlation ρ in (−1, 1) and noise σ²: (…). Smallest E|ŝ − s|² with
+    1. no condition: W = Σ_s Σ_x⁻¹;
+    2. I(ŝ_1; ŝ_2) = 0: W = diag(Σ_x^{−½} Σ_s) Σ_x^{−½} (whiten, then scale each component);
+    3. I(ŝ_1; ŝ_2 | s_k) = 0 for k = 1 and 2: W = I / (1 + σ²).
+    """
+
+
+# ------------------------------------------------------------------ exercises: the game
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor, a: Tensor) -> dict[str, Tensor]:
@@ -252,31 +278,12 @@ def conditional_critic_loss(
     """
 
 
-# ------------------------------------------------------------------ exercises: what independence costs
+# ------------------------------------------------------------------ pictures
 
 
-@exercise(
-    "Three encoders, exactly",
-    points=3,
-    at_scale=lambda n: dict(correlation=torch.rand(n) - 0.5, noise=torch.rand(n) + 0.1),
-)
-def linear_optimum(correlation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best linear predictions ŝ = W x of s from x = s + n, under three conditions. W (…, 2, 2) each.
-
-    s ~ N(0, [[1, ρ], [ρ, 1]]), n ~ N(0, σ² I); correlation ρ in (−1, 1) and noise σ²: (…). Smallest E|ŝ − s|² with
-    1. no condition: W = Σ_s Σ_x⁻¹;
-    2. I(ŝ_1; ŝ_2) = 0: W = diag(Σ_x^{−½} Σ_s) Σ_x^{−½} (whiten, then scale each component);
-    3. I(ŝ_1; ŝ_2 | s_k) = 0 for k = 1 and 2: W = I / (1 + σ²).
-    """
-
-
-@exercise("What independence costs", points=2, at_scale=lambda n: dict(joint=torch.rand(n, 8, 8)))
-def accuracy_bound(joint: Tensor) -> Tensor:
-    """The highest P(ŷ_1 = a_1 and ŷ_2 = a_2) of predictions ŷ_1, ŷ_2 that are independent of each other.
-
-    joint p(a_1, a_2): (…, K, L), sums to 1. Predictions are as frequent as the attributes: P(ŷ_1 = i) = p(a_1 = i),
-    and so for 2. Returns (…): Σ_ij min(p_ij, p_i p_j) = 1 − ½ Σ_ij |p_ij − p_i p_j|.
-    """
+def ellipses(device: torch.device | str = "cpu") -> Sprites:
+    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 16 of y over half of the height."""
+    return Sprites(size=32, only={"shape": 1, "scale": 5, "orientation": 0, "y": range(8, 24)}, device=device)
 
 
 # ------------------------------------------------------------------ the linear model
@@ -474,47 +481,3 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
     count.index_add_(0, group, torch.ones(n, device=a.device))
     total.index_add_(0, group, right[:, 0].float())
     return (total / count).view(2, 2).cpu()
-
-
-# ------------------------------------------------------------------ a VAE without labels
-
-
-def ellipses(device: torch.device | str = "cpu") -> Sprites:
-    """Upright ellipses, 32×32: six scales, 32 × 32 positions."""
-    return Sprites(size=32, only={"shape": 1, "orientation": 0}, device=device)
-
-
-def train_correlated_vae(
-    sigma: float, steps: int = 1000, beta: float = 4.0, seed: int = 0, device: torch.device | str = "cpu"
-) -> VAE:
-    """A beta-VAE, 6 latents, of ellipses whose x and y go together with width sigma (see `correlated_joint`)."""
-    torch.manual_seed(seed)
-    generator = torch.Generator(device).manual_seed(seed)
-    sprites = ellipses(device)
-    joint = correlated_joint(sprites.grid.sizes, (1, 2), torch.tensor(sigma, device=device))
-    vae = VAE(latents=6, size=32).to(device)
-    train_vae(
-        vae,
-        lambda n, g: sprites.images(sample_correlated(joint, n, g)),
-        steps,
-        batch=64,
-        generator=generator,
-        loss=lambda x, logits, mean, log_var, z: beta_vae_loss(x, logits, mean, log_var, beta=beta),
-    )
-    return vae.eval()
-
-
-@torch.no_grad()
-def directions(vae: VAE) -> tuple[Tensor, Tensor]:
-    """|correlation| of each latent's mean with scale, x, y, x + y and x − y, (D, 5), and the means' deviations (D,).
-
-    Over the complete grid of ellipses, where x and y are independent.
-    """
-    device = next(vae.parameters()).device
-    sprites = ellipses(device)
-    codes = torch.cat([vae.encode(x)[0] for x, _ in sprites.batches(1024)])
-    scale, x, y = sprites.grid.factors(torch.arange(len(sprites), device=device)).float().unbind(1)
-    values = torch.stack([scale, x, y, x + y, x - y], dim=1)
-    values = (values - values.mean(0)) / values.std(0)
-    spread = codes.std(0)
-    return ((codes - codes.mean(0)) / spread).T.matmul(values).div(len(codes)).abs().cpu(), spread.cpu()
