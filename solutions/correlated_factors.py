@@ -52,9 +52,9 @@ def correlated_joint(sizes, pair, sigma):
 
 @correlated_joint.cases
 def _(g):
-    yield Case(sizes=[3, 3], pair=[0, 1], sigma=torch.tensor(0.4))
-    yield Case(sizes=[2, 4, 3], pair=[1, 2], sigma=torch.tensor(0.2))
-    yield Case(sizes=[5, 2, 8], pair=[2, 0], sigma=torch.tensor(0.3))
+    yield Case(sizes=[3, 3], pair=[0, 1], sigma=0.3 + 0.2 * rand(g, 1)[0])
+    yield Case(sizes=[2, 4, 3], pair=[1, 2], sigma=0.15 + 0.1 * rand(g, 1)[0])
+    yield Case(sizes=[5, 2, 8], pair=[2, 0], sigma=0.2 + 0.2 * rand(g, 1)[0])
 
 
 @correlated_joint.mistake(

@@ -1037,6 +1037,11 @@ def test_names_of_functions_and_imports_wait_too(shell):
     assert run(shell, "local") == [] and not shell.last.success
 
 
+def test_what_a_waiting_cell_half_made_waits_too(shell):
+    run(shell, "values = {}\nfor seed in range(3):\n    values[seed] = elbo.gaussian_kl(1, 2)")
+    assert run(shell, "values[0]")[0].startswith("Waiting for elbo.gaussian_kl") and shell.last.success
+
+
 def test_other_errors_are_shown_as_they_are(shell, capsys):
     for cell, error in [
         ("undefined_name", NameError),

@@ -77,6 +77,8 @@ def install(shell) -> None:
         if missing is not None:
             result.error_in_exec = None  # the cell is waiting, not wrong: Run All goes on
             _waiting.update(dict.fromkeys(names, missing))
+            for name in names:  # half made, or of an earlier run
+                shell.user_ns.pop(name, None)
         else:
             for name in names:
                 _waiting.pop(name, None)

@@ -123,7 +123,8 @@ def _kill(child: int) -> None:
 
 
 def _be_the_check(writer: int, name: str, cases: str, seconds: float, memory: int) -> None:
-    """In the fork: run the check, send what it found, end."""
+    """In the fork: run the check, send what it found, end. A process that an answer forks off sends nothing."""
+    check = os.getpid()
     try:
         os.setsid()
         os.nice(5)
@@ -142,10 +143,11 @@ def _be_the_check(writer: int, name: str, cases: str, seconds: float, memory: in
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         found = observe(find_exercise(name), [decode_all(case) for case in json.loads(cases)])
         view = memoryview(json.dumps(found).encode())
-        while view:
+        while view and os.getpid() == check:
             view = view[os.write(writer, view) :]
     except MemoryError:
-        os.write(writer, b'{"status": "out of memory"}')
+        if os.getpid() == check:
+            os.write(writer, b'{"status": "out of memory"}')
     finally:
         os._exit(1)
 

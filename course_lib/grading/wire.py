@@ -17,6 +17,7 @@ MIME = "application/vnd.course.answer+json"
 LARGEST = 4_000_000  # bytes of one tensor; the cases of the course are a thousand times smaller
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_NUMBERS = (int, float, bool)
 DTYPES = {str(d).removeprefix("torch."): d for d in _INTEGERS + _FLOATS}
 # What an answer may return in a tensor's place. Only the kind travels; a value of that kind stands for it here.
 KINDS = {
@@ -37,11 +38,13 @@ class Unreadable(ValueError):
 
 
 def encode(value: Any) -> dict:
-    """A tensor with its values; a number as it is (inputs); of anything else, the name of its kind."""
+    """A tensor with its values; a number or a few of them as they are (inputs); of anything else, its kind's name."""
     if isinstance(value, Tensor):
         return _encode_tensor(value.detach())
-    if type(value) in (int, float, bool):
+    if type(value) in _NUMBERS:
         return {"kind": type(value).__name__, "number": repr(value)}
+    if type(value) in (list, tuple) and len(value) <= 16 and all(type(x) in _NUMBERS for x in value):
+        return {"kind": type(value).__name__, "items": [encode(x) for x in value]}
     return {"kind": type(value).__name__}
 
 
@@ -62,6 +65,9 @@ def decode(message: Any) -> Any:
             return _decode_tensor(message)
         if message["kind"] in ("int", "float", "bool") and "number" in message:
             return {"int": int, "float": float, "bool": "True".__eq__}[message["kind"]](message["number"])
+        if message["kind"] in ("list", "tuple") and "items" in message:
+            items = [decode(x) for x in message["items"][:16] if "number" in x]
+            return items if message["kind"] == "list" else tuple(items)
         return KINDS.get(message["kind"], object())
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
         raise Unreadable(f"Not a value: {type(error).__name__}") from None
