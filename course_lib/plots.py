@@ -160,10 +160,9 @@ def _speed_figure(name: str, plain_ms: float, answer_ms: float, size: int) -> Fi
     for i, ms in enumerate(times):
         axes.annotate(f"{ms:.3g} ms", (ms, i), xytext=(4, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
-    ratio = plain_ms / max(answer_ms, 1e-6)
-    axes.set(
-        title=f"{name}: {ratio:.3g} times as fast at size {size:,}", xticks=[], xlim=(0, 1.2 * max(times))
-    )
+    ratio = float(f"{plain_ms / max(answer_ms, 1e-6):.3g}")
+    title = f"{name}: {ratio:,g} times as fast at size {size:,}"
+    axes.set(title=title, xticks=[], xlim=(0, 1.2 * max(times)))
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
     return figure

@@ -22,6 +22,7 @@ LESSONS = (
     Lesson("elbo", "02_elbo", "02 The ELBO", 90),
     Lesson("beta_vae", "03_beta_vae", "03 beta-VAE and what hides in its KL", 150),
     Lesson("factor_vae", "04_factor_vae", "04 FactorVAE", 120),
+    Lesson("adda", "05_adda", "05 ADDA: carrying a classifier to a new domain", 120),
     Lesson("correlated_factors", "07_correlated_factors", "07 Correlated factors", 120),
 )
 
