@@ -1,4 +1,4 @@
-"""The command line: for students (check), instructors (grade, solve) and authors (keys, pretrain)."""
+"""The command line: for students (check), instructors (grade, solve, release) and authors (keys, pretrain)."""
 
 from __future__ import annotations
 
@@ -52,20 +52,21 @@ def pretrain(
         Path | None, typer.Option(help="Where the checkpoints go; data/checkpoints by default.")
     ] = None,
 ) -> None:
-    """Train the checkpoints of lessons 03 and 04 by the recipe, from where an interrupted run left them (Ctrl-C)."""
+    """Train the checkpoints of lessons 03, 04 and 06 by the recipe, from where an interrupted run left them (Ctrl-C)."""
     from course_lib import pretrained
     from course_lib.exercise.key import solutions_only
+    from course_lib.lessons import ufdn
     from course_lib.training import pick_device
 
-    if unknown := set(names or ()) - set(pretrained.RECIPES):
-        raise typer.BadParameter(
-            f"expected some of {', '.join(pretrained.RECIPES)}; got {', '.join(unknown)}."
-        )
-    folder = out or data_folder() / "checkpoints"
+    known = [*pretrained.RECIPES, "ufdn"]
+    if unknown := set(names or ()) - set(known):
+        raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
+    folder, names, done = out or data_folder() / "checkpoints", names or known, True
     with solutions_only():
-        done = pretrained.pretrain(
-            names or list(pretrained.RECIPES), steps or pretrained.STEPS, state, folder, pick_device()
-        )
+        if vaes := [name for name in names if name != "ufdn"]:
+            done = pretrained.pretrain(vaes, steps or pretrained.STEPS, state, folder, pick_device())
+        if done and "ufdn" in names:
+            done = ufdn.pretrain(folder, steps or ufdn.STEPS, pick_device())
     if not done:
         typer.echo("Interrupted. What was trained is kept; the same command goes on.", err=True)
         raise typer.Exit(1)
@@ -140,6 +141,25 @@ def solve(
     from course_lib.grading.helpers import solve
 
     typer.echo(f"{out}: solved {', '.join(solve(notebook, out)) or 'nothing'}.")
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the zip and the wheel go.")],
+    reveal: Annotated[str, typer.Option(help="Solutions to include: none, all, or lessons: 01,02.")] = "none",
+    url: Annotated[str, typer.Option(help="The address of the folder where the wheel will lie.")] = "",
+    repository: Annotated[str, typer.Option(help="owner/name on GitHub, for the badges.")] = "",
+) -> None:
+    """Build what students get: a zip, and a wheel for Colab, with the revealed solutions only (for instructors)."""
+    from course_lib import release
+
+    try:
+        made = release.release(out, reveal, url, repository)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    for path in made:
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _chosen(lesson: str) -> list[Lesson]:

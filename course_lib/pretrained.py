@@ -156,11 +156,11 @@ class Training:
             "settings": settings,
             "steps": self.steps,
             "seconds": round(self.seconds),
-            "machine": _machine(self.device),
+            "machine": machine(self.device),
         }
 
 
-def _machine(device: torch.device) -> str:
+def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"

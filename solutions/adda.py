@@ -21,7 +21,7 @@ def randn(g, *shape):
     hints=[
         "Of the source logits, those at or below 0 are errors; of the target logits, those above 0.",
         "The mean of a comparison is a rate: (source_logits <= 0).float().mean(). ε is half the sum of both rates.",
-        "(2 * (1 - 2 * error)).clamp(min=0)",
+        "Twice one minus two errors; .clamp(min=0) keeps it from going below 0.",
     ],
 )
 def proxy_a_distance(source_logits, target_logits):
@@ -85,7 +85,7 @@ def soft_errors(source_logits, target_logits):
         "`target = source` gives one encoder two names. A new encoder needs parameters and buffers of its own.",
         "copy.deepcopy copies a module with everything in it: weights, running statistics, and also whether they are "
         "frozen and in which mode it is. The last two are not what the target encoder needs.",
-        "copy.deepcopy(encoder).eval().requires_grad_(True)",
+        "copy.deepcopy makes it; .eval() sets its mode, .requires_grad_(True) lets it learn.",
     ],
 )
 def copy_encoder(encoder):
@@ -149,8 +149,8 @@ def source_changed(encoder):
     hints=[
         "This is the critic's turn: it learns, the encoders do not. What cuts a tensor off from where it came from?",
         "−log σ(t) = softplus(−t), and −log(1 − σ(t)) = softplus(t): stable for logits of any size.",
-        "source, target = critic(source_features.detach()), critic(target_features.detach()); then half the sum of "
-        "softplus(−source).mean() and softplus(target).mean().",
+        "The critic sees source_features.detach() and target_features.detach(). With their logits s and t, half the sum "
+        "of softplus(−s).mean() and softplus(t).mean().",
     ],
 )
 def domain_critic_loss(critic, source_features, target_features):
@@ -226,7 +226,7 @@ def log_of_sigmoid(critic, source_features, target_features):
     hints=[
         "The features come from the target, and the encoder wants the critic to say source, class 1.",
         "−log σ(t) = log(1 + e^(−t)) = softplus(−t).",
-        "F.softplus(-target_logits).mean()",
+        "−log σ(l) is F.softplus(−l), stable for any l. Then the mean over the batch.",
     ],
 )
 def inverted_label_loss(target_logits):

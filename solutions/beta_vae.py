@@ -37,7 +37,7 @@ def cross_entropy(x, logits):
     hints=[
         "Start from −ELBO of lesson 02, and put β in front of one of its two terms.",
         "elbo.bernoulli_log_likelihood and elbo.gaussian_kl return one number per image; average at the very end.",
-        "(beta * elbo.gaussian_kl(mean, log_var) - elbo.bernoulli_log_likelihood(x, logits)).mean()",
+        "beta times elbo.gaussian_kl(mean, log_var), minus elbo.bernoulli_log_likelihood(x, logits); then the mean.",
     ],
 )
 def beta_vae_loss(x, logits, mean, log_var, beta):
@@ -689,7 +689,7 @@ def log_sigma_in_blocks(z, mean, log_var, block):
     lesson.beta_tcvae_loss,
     hints=[
         "−ELBO holds all three terms of the KL with weight 1. How much of the TC must be added so that it weighs β?",
-        "joint, marginals = lesson's log_aggregate_posterior; the TC is (joint - marginals.sum(1)).mean().",
+        "joint, marginals = lesson's log_aggregate_posterior; the TC is the mean of joint minus the sum of marginals.",
         "-elbo.elbo(x, logits, mean, log_var) + (beta - 1) * TC, with the gradient through z left alone.",
     ],
 )

@@ -128,7 +128,7 @@ def _cells(weights, n, generator):
     hints=[
         "Flatten the table: the cells have numbers 0 … cells − 1, and you want n of these numbers. Cumulated "
         "probabilities cut [0, 1) into one interval for each cell.",
-        "torch.searchsorted(joint.flatten().double().cumsum(0), u, right=True) finds the interval of each u. "
+        "Flatten, double, cumsum: the borders. torch.searchsorted(borders, u, right=True) finds the interval of each u. "
         "(torch.multinomial(…, replacement=True) does it, too.)",
         "Back to factors, the last one first: cell % size is the factor, cell // size what is left. Stack the columns "
         "in the right order.",
@@ -223,7 +223,7 @@ def _product(joint):
         "best?",
         "In cell (i, j) the truth is there p_ij of the time and the predictions q_ij of the time: they can meet there "
         "min(p_ij, q_ij) of the time and no more. Sum over the cells.",
-        "torch.minimum(joint, joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)).sum((-2, -1))",
+        "With keepdim=True the two margins broadcast to the table q; then torch.minimum(joint, q).sum((-2, -1)).",
     ],
 )
 def accuracy_bound(joint):
@@ -545,8 +545,8 @@ def cholesky(correlation, noise):
         "in a random order inside each.",
         "A random order p of all rows, then a STABLE sort of a[p], gives rows sorted by group and random inside. "
         "a.argsort(stable=True) gives the places they may go to.",
-        "source = p[a[p].argsort(stable=True)]; place = a.argsort(stable=True); then result[place] = z[source], as "
-        "torch.empty_like(z).index_copy(0, place, z[source]).",
+        "source = p[a[p].argsort(stable=True)]; place = a.argsort(stable=True); then result[place] = z[source], "
+        "which index_copy does for a new tensor.",
     ],
 )
 def shuffle_within_groups(z, a, generator):
@@ -632,8 +632,8 @@ def _one_hot(a, classes):
     hints=[
         "Two batches for the critic: with own and with shuffled, all else the same. The attribute comes as zeros and one "
         "1.",
-        "torch.cat([own, rest, onehot], dim=1), and onehot = (a[:, None] == torch.arange(classes, "
-        "device=a.device)).float(), or F.one_hot(a, classes).",
+        "torch.cat([own, rest, onehot], dim=1), where onehot compares a[:, None] with all classes (torch.arange on a's "
+        "device), as floats.",
         "The critic gives (B, 1): .squeeze(1), then mutual_information.critic_loss(logits of own, logits of shuffled).",
     ],
 )

@@ -24,7 +24,7 @@ def rand(g, *shape):
     hints=[
         "Column j of the result holds the values of column j of z in a random order, another order for each j.",
         "The order in which random numbers sort is a random permutation; one argsort along the batch gives D of them.",
-        "order = torch.rand(z.shape, generator=generator, device=generator.device).to(z.device).argsort(0), then "
+        "order = torch.rand(z.shape, …).argsort(0), drawn where the generator is and moved to z's device; then "
         "z.gather(0, order).",
     ],
 )
@@ -164,7 +164,7 @@ def through_probabilities(logits):
     hints=[
         "It is an ordinary binary cross-entropy: label 1 for codes as encoded, label 0 for shuffled ones.",
         "−log sigmoid(l) = softplus(−l), and −log(1 − sigmoid(l)) = softplus(l).",
-        "0.5 * (F.softplus(-joint_logits).mean() + F.softplus(permuted_logits).mean()).",
+        "Half the sum of softplus(−j).mean() and softplus(p).mean(), for the logits j of the joint and p of the permuted.",
     ],
 )
 def discriminator_loss(joint_logits, permuted_logits):
@@ -317,7 +317,7 @@ def logits_detached(x, logits, mean, log_var, z_logits, gamma):
         "were cut from the encoder's graph. z.detach().chunk(2) gives the halves.",
         "loss.backward(inputs=list(vae.parameters())) computes the VAE's gradients and leaves the discriminator's alone.",
         "joint, other = z.detach().chunk(2); discriminator_loss(discriminator(joint), discriminator(permute(other))); "
-        "discriminator_optimiser.zero_grad(), backward, step.",
+        "clear its gradients, backward, step.",
     ],
 )
 def factor_vae_step(vae, discriminator, vae_optimiser, discriminator_optimiser, x, noise, gamma, permute):
@@ -395,7 +395,7 @@ def not_detached(*args):
 
 @factor_vae_step.mistake(
     "The VAE's loss runs backward through the discriminator and leaves gradients in its parameters, which your "
-    "discriminator step then uses, too. Call discriminator_optimiser.zero_grad() between the two, or "
+    "discriminator step then uses, too. Call its optimiser's zero_grad() between the two, or "
     "loss.backward(inputs=list(vae.parameters()))."
 )
 def critic_not_cleared(*args):

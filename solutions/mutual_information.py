@@ -149,7 +149,7 @@ def _table(table):
         "First make probabilities of the table: divide by its sum over the last two axes. Rows sum to p(a), columns to "
         "p(b); with keepdim=True their product has the table's shape.",
         "I is also H(a) + H(b) − H(a, b), three entropies that treat 0 log 0 rightly.",
-        "joint = table / table.sum((-2, -1), keepdim=True); H(a) = entr(joint.sum(-1)).sum(-1), H(b) = "
+        "joint is the table over its sum (keepdim=True); H(a) = entr(joint.sum(-1)).sum(-1), H(b) = "
         "entr(joint.sum(-2)).sum(-1), H(a, b) = entr(joint).sum((-2, -1)).",
     ],
 )
@@ -283,7 +283,7 @@ def variances_left_out(covariance):
     hints=[
         "A whole row moves: the latents inside it stay together. You want one random order of the B rows.",
         "torch.randperm(n, generator=…, device=…) is a random order. Put it where z is.",
-        "z[torch.randperm(len(z), generator=generator, device=z.device)]",
+        "torch.randperm takes a generator and a device. What it gives is an index of z's rows.",
     ],
 )
 def shuffle_across_batch(z, generator):
@@ -342,7 +342,7 @@ def global_randomness(z, generator):
     hints=[
         "It is binary cross-entropy, with label 1 for joint and 0 for shuffled pairs.",
         "−log σ(t) = softplus(−t) and −log(1 − σ(t)) = softplus(t): stable for any t.",
-        "0.5 * (F.softplus(-joint_logits).mean() + F.softplus(shuffled_logits).mean())",
+        "Half the sum of softplus(−j).mean() and softplus(s).mean(), for the logits j of the joint and s of the shuffled.",
     ],
 )
 def critic_loss(joint_logits, shuffled_logits):
@@ -553,7 +553,7 @@ def wrong_divisor(x, y, bandwidth):
     hints=[
         "Write down what the encoder wants the critic to say of joint pairs, and of shuffled ones.",
         "It is your critic_loss with the two labels exchanged, not its negative.",
-        "0.5 * (F.softplus(joint_logits).mean() + F.softplus(-shuffled_logits).mean())",
+        "Half the sum of softplus(j).mean() and softplus(−s).mean(), for the logits j of the joint and s of the shuffled.",
     ],
 )
 def independence_loss(joint_logits, shuffled_logits):

@@ -178,7 +178,7 @@ def _group_accuracy(correct, group, groups):
     hints=[
         "Two sums for each group: of `correct`, and of ones. index_add_ adds every example to its group's place.",
         "A group without examples is 0/0. Put infinity there (torch.where), so that it is never the smallest.",
-        "zeros.index_add(0, group, correct) / zeros.index_add(0, group, ones), then torch.where(count > 0, …, inf).min().",
+        "index_add by group, of correct and of ones: their ratio, then torch.where(count > 0, …, inf).min().",
     ],
 )
 def worst_group_accuracy(correct, group, groups):

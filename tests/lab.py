@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,39 +33,54 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-@contextlib.contextmanager
-def server(folder: Path, **environment: str) -> Iterator[str]:
-    """JupyterLab on copies of all notebooks in `folder`; gives its address."""
-    notebooks, home = folder / "notebooks", folder / "home"
-    shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns("answers", ".*"))
+def settings(home: Path) -> dict[str, str]:
+    """An environment that keeps all of Jupyter's files in `home`, with SETTINGS in force."""
     for name, values in SETTINGS.items():
         file = home / "settings" / name
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(values))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1"]
-    command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=course"]
-    settings = {
+    kept = {
         name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
     }
-    settings |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "PYTHONPATH": str(ROOT)} | environment
-    settings["JUPYTERLAB_WORKSPACES_DIR"] = str(home / "workspaces")
-    with open(folder / "server.log", "w") as log:
-        process = subprocess.Popen(
-            [*command, f"--notebook-dir={notebooks}"], env=os.environ | settings, stdout=log, stderr=log
-        )
+    kept["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
+    kept["JUPYTERLAB_WORKSPACES_DIR"] = str(home / "workspaces")
+    return kept
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(folder: Path, **environment: str) -> Iterator[str]:
+    """JupyterLab on copies of all notebooks in `folder`; gives its address."""
+    notebooks = folder / "notebooks"
+    shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns("answers", ".*"))
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=course"]
+    env = os.environ | settings(folder / "home") | {"PYTHONPATH": str(ROOT)} | environment
+    with running([*command, f"--notebook-dir={notebooks}"], port, folder / "server.log", env=env) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int, log: Path, seconds: float = 60, **options) -> Iterator[str]:
+    """A command that starts a server at `port`, killed with all that it started in the end; gives the address."""
+    address = f"http://127.0.0.1:{port}"
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **options)
         try:
-            _wait(f"{address}/api?token=course", process, folder / "server.log")
+            _wait(f"{address}/api?token=course", process, log, seconds)
             yield address
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
 
 
-def _wait(address: str, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+def _wait(address: str, process: subprocess.Popen, log: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError):

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 import types
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from typer.testing import CliRunner
 
 import course_lib
-from course_lib import cli, lessons
+from course_lib import check, cli, download_answers, lessons, upload_answers
 from course_lib.exercise import answers, key, notebook
 from course_lib.exercise.answers import HEADER, answer_file, find_answers, load_answer, save_answer
 from course_lib.exercise.check import inspect_answer, measure_speed
@@ -956,7 +958,8 @@ def test_progress_counts_what_passed(folder):
     report_on(kl_cell(GOOD))
     lines = repr(progress()).splitlines()
     assert "02_elbo: 1 of 7 exercises passed" in lines
-    assert lines[-1].startswith(f"{elbo.gaussian_kl.points} of ")
+    assert lines[-2].startswith(f"{elbo.gaussian_kl.points} of ") and "1 checks, 0 hints" in lines[-2]
+    assert lines[-1].startswith("Next: why_disentangle.intervene, section “")
     report_on(kl_cell("return mean"))
     assert "02_elbo: 0 of 7 exercises passed" in repr(progress()).splitlines()
     assert "wrong shape" in progress()._repr_html_()
@@ -978,6 +981,79 @@ def test_progress_of_another_version_is_read(folder):
     (folder / "progress.json").write_text('{"elbo.gaussian_kl": {"status": "passed"}, "old.exercise": {}}')
     assert "02_elbo: 1 of 7" in repr(progress())
     assert "Hint 1" in repr(hint(elbo.gaussian_kl)) and "Hint 2" in repr(hint(elbo.gaussian_kl))
+
+
+# ---------------------------------------------------------------- taking answers along
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """Start a session in an empty folder of its own, as Colab does."""
+
+    def start(name: str):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(answers, "_HOME", tmp_path / name)
+        monkeypatch.setenv("COURSE_ANSWERS", "answers")
+        return tmp_path / name
+
+    return start
+
+
+def test_answers_travel_from_one_session_to_the_next(session):
+    first = session("first")
+    assert "no answers yet" in repr(download_answers())
+    answers.save_answer(elbo.gaussian_kl, kl_cell(GOOD))
+    check(elbo.gaussian_kl)
+    hint(elbo.gaussian_kl)
+    assert download_answers().path == "answers.zip"
+    session("second")
+    with pytest.raises(NotImplementedError):
+        elbo.gaussian_kl(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert "1 answers are in force again" in repr(upload_answers(first / "answers.zip"))
+    assert elbo.gaussian_kl(torch.ones(1, 2), torch.zeros(1, 2)).item() == 1
+    assert "02_elbo: 1 of 7" in repr(progress()) and "1 checks, 1 hints" in repr(progress())
+
+
+def test_an_answer_that_is_here_is_kept_when_another_comes(session):
+    first = session("first")
+    answers.save_answer(elbo.gaussian_kl, kl_cell(GOOD))
+    download_answers()
+    second = session("second")
+    answers.save_answer(elbo.gaussian_kl, kl_cell("return 0 * mean.sum(1)"))
+    mine = answers.answer_file(elbo.gaussian_kl).read_text()
+    assert "elbo/gaussian_kl.py as *.before.py" in repr(upload_answers(first / "answers.zip"))
+    assert (second / "answers/elbo/gaussian_kl.before.py").read_text() == mine
+    upload_answers(first / "answers.zip")  # the same once more changes nothing
+    assert (second / "answers/elbo/gaussian_kl.before.py").read_text() == mine
+
+
+def test_a_zip_of_something_else_is_refused(session, tmp_path):
+    folder = session("first")
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="is no zip"):
+        upload_answers(tmp_path / "bad.zip")
+    with zipfile.ZipFile(tmp_path / "way_out.zip", "w") as archive:
+        for name in ("../../elbo/x.py", "/elbo/x.py", "elbo/../x.py", "elbo/x.txt"):
+            archive.writestr(name, "x = 1")
+    with pytest.raises(ValueError, match="holds no answers"):
+        upload_answers(tmp_path / "way_out.zip")
+    assert not list(folder.iterdir())
+    with pytest.raises(ValueError, match="expects the path"):
+        upload_answers()
+
+
+def test_on_colab_the_browser_asks_for_the_file_and_takes_it(session, monkeypatch):
+    files, sent = types.ModuleType("google.colab.files"), []
+    files.download = sent.append
+    files.upload = lambda: {"answers (1).zip": Path(sent[0]).read_bytes()}
+    for name, module in (("google.colab", types.ModuleType("google.colab")), ("google.colab.files", files)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    session("first")
+    answers.save_answer(elbo.gaussian_kl, kl_cell(GOOD))
+    assert download_answers() is None
+    session("second")
+    assert "in force again" in repr(upload_answers())
 
 
 # ---------------------------------------------------------------- in a notebook

@@ -17,7 +17,15 @@ from course_lib.exercise.answers import find_answers
 from course_lib.lessons import LESSONS, exercises
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+START = ROOT / "notebooks/start.ipynb"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+INSTALL = """# Installs the course on Colab. Anywhere else it does nothing.
+import sys
+
+WHEEL = ""
+if "google.colab" in sys.modules:
+    assert WHEEL, "This edition has no address for Colab: course release --url ADDRESS fills it in."
+    %pip install --quiet {WHEEL}"""
 MARK = "# NBVAL_CHECK_OUTPUT"
 
 
@@ -50,6 +58,9 @@ class TestCommitted:
         assert not [name for name, text in found if text is not None], "an answer was left in the notebook"
         checks = [ast.unparse(ast.parse(s).body[0]) for s in cells if s.startswith(MARK)]
         assert checks == [f"check({name})" for name in wanted]
+
+    def test_its_first_cell_installs_the_course_on_colab(self, notebook):
+        assert code_cells(notebook)[0]["source"] == INSTALL
 
     def test_every_check_passed(self, notebook):
         for cell in code_cells(notebook):
@@ -101,3 +112,13 @@ def test_fails_exactly_at_the_checks_without_answers(notebook, tmp_path):
 
 def test_there_is_one_notebook_for_each_lesson():
     assert [p.stem for p in NOTEBOOKS] == [x.notebook for x in LESSONS]
+
+
+def test_the_start_page_leads_to_every_lesson(tmp_path):
+    text = "".join("".join(c["source"]) for c in json.loads(START.read_text(encoding="utf-8"))["cells"])
+    for x in LESSONS:
+        row = next(line for line in text.splitlines() if f"({x.notebook}.ipynb)" in line)
+        assert row.startswith(f"| [{x.notebook[:2]} ") and row.endswith(f"| {x.minutes} |")
+    assert text.count(".ipynb)") == len(LESSONS)
+    assert code_cells(START)[0]["source"] == INSTALL
+    assert not any(run_nbval(START, tmp_path, str(tmp_path / "answers")).values())

@@ -32,6 +32,10 @@ def _read() -> dict[str, dict]:
 def _update(ex: Exercise, **changes) -> None:
     record = _read()
     record[ex.id] = {"checks": 0, "hints": 0, "status": "not attempted"} | record.get(ex.id, {}) | changes
+    _write(record)
+
+
+def _write(record: dict[str, dict]) -> None:
     path = _file()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
@@ -50,6 +54,13 @@ def note_check(ex: Exercise, found: str) -> None:
     if found == "not attempted" and not before:
         return
     _update(ex, checks=before + (found != "not attempted"), status=found)
+
+
+def merge(names: set[str], record: object) -> None:
+    """Take over the entries of these exercises from another record of progress."""
+    if isinstance(record, dict):
+        entries = {k: v for k, v in record.items() if k in names and isinstance(v, dict)}
+        _write(_read() | entries)
 
 
 class Panel:
@@ -100,29 +111,37 @@ _SIGNS = {"passed": ("✓", "#009E73"), "not attempted": ("○", "#888888")}
 
 
 def progress() -> Panel:
-    """The whole course at a glance: every exercise passed, tried or open, and the points so far."""
+    """The whole course at a glance: every exercise passed, tried or open, points, time, and what to do next."""
     from course_lib.lessons import LESSONS, exercises
 
     record = _read()
-    rows, lines, won, total = [], [], 0, 0
+    rows, lines, won, total, following = [], [], 0, 0, None
     for lesson in LESSONS:
-        marks, passed = [], 0
-        for ex in exercises(lesson):
-            found = record.get(ex.id, {}).get("status", "not attempted")
-            sign, colour = _SIGNS.get(found, ("✗", "#D55E00"))
-            passed += found == "passed"
-            won += ex.points * (found == "passed")
-            total += ex.points
-            marks.append(
-                f'<span style="white-space:nowrap"><b style="color:{colour}">{sign}</b> '
-                f'<code title="{html.escape(found)}">{ex.name}</code></span>'
-            )
-        lines.append(f"{lesson.notebook}: {passed} of {len(marks)} exercises passed")
+        its = exercises(lesson)
+        found = {ex: record.get(ex.id, {}).get("status", "not attempted") for ex in its}
+        passed = [ex for ex in its if found[ex] == "passed"]
+        following = following or next((ex for ex in its if found[ex] != "passed"), None)
+        points, most = sum(ex.points for ex in passed), sum(ex.points for ex in its)
+        won, total = won + points, total + most
+        lines.append(f"{lesson.notebook}: {len(passed)} of {len(its)} exercises passed")
         rows.append(
             f'<tr><td style="text-align:left;vertical-align:top;white-space:nowrap"><b>{lesson.title}</b><br>'
-            f"<small>{passed} of {len(marks)} · about {lesson.minutes} min</small></td>"
-            f'<td style="text-align:left">{" &ensp;".join(marks)}</td></tr>'
+            f"<small>{len(passed)} of {len(its)} exercises · {points} of {most} points · about {lesson.minutes} min</small>"
+            f'</td><td style="text-align:left">{" &ensp;".join(_mark(ex, found[ex]) for ex in its)}</td></tr>'
         )
-    lines.append(f"{won} of {total} points")
-    table = f'<table style="max-width:60em">{"".join(rows)}</table><div>{won} of {total} points</div>'
-    return Panel("\n".join(lines), table)
+    counts = [sum(entry.get(k, 0) for entry in record.values()) for k in ("checks", "hints")]
+    lines.append(
+        f"{won} of {total} points · {counts[0]} checks, {counts[1]} hints, counted on this machine alone"
+    )
+    if following:
+        lines.append(f"Next: {following.id}, section “{following.section}” of {following.notebook}")
+    words = "".join(f"<div>{html.escape(line)}</div>" for line in lines[len(LESSONS) :])
+    return Panel("\n".join(lines), f'<table style="max-width:60em">{"".join(rows)}</table>{words}')
+
+
+def _mark(ex: Exercise, found: str) -> str:
+    sign, colour = _SIGNS.get(found, ("✗", "#D55E00"))
+    return (
+        f'<span style="white-space:nowrap"><b style="color:{colour}">{sign}</b> '
+        f'<code title="{html.escape(found)}">{ex.name}</code></span>'
+    )

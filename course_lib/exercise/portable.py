@@ -1,0 +1,84 @@
+"""A student's answers as one zip, out of a session that ends (Colab) and into the next one. Nothing is lost on the way."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+from IPython.display import FileLink
+
+from course_lib.exercise import answers
+from course_lib.exercise.progress import Panel, _file, _message, merge
+
+LARGEST = 200_000  # bytes of one answer
+
+
+def download_answers(name: str = "answers.zip") -> FileLink | Panel | None:
+    """All answers and the record of progress as a zip beside the notebook: a link to it; on Colab, a download."""
+    path = answers._HOME / name
+    files = sorted(answers.answers_folder().glob("*/*.py"))
+    if not files:
+        return _message("There are no answers yet: running an answer's cell saves it.")
+    draft = path.with_suffix(".part")
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in [*files, *filter(Path.exists, [_file()])]:
+            archive.write(file, file.relative_to(answers.answers_folder()).as_posix())
+    draft.replace(path)
+    if "google.colab" in sys.modules:
+        importlib.import_module("google.colab.files").download(str(path))
+        return None
+    return FileLink(name, result_html_prefix=f"{len(files)} answers: ")
+
+
+def upload_answers(path: str | Path | None = None) -> Panel:
+    """Take back what `download_answers` gave. Without a path, Colab asks for the file.
+
+    Where an answer differs from one that is here, the one here is kept beside it as NAME.before.py.
+    """
+    data = _chosen() if path is None else Path(path).expanduser().read_bytes()
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path or 'The file'} is no zip: expected what download_answers() gave.") from None
+    found, record = {}, {}
+    for (
+        entry
+    ) in archive.infolist():  # only what an answer may be called is taken, so nothing leads out of the folder
+        if entry.file_size <= LARGEST and re.fullmatch(r"[a-z_]\w*/[a-z_]\w*\.py", entry.filename):
+            found[entry.filename] = archive.read(entry).decode("utf-8")
+        elif entry.filename == "progress.json" and entry.file_size <= LARGEST:
+            record = json.loads(archive.read(entry))
+    if not found:
+        raise ValueError(
+            f"{path or 'The file'} holds no answers: expected LESSON/EXERCISE.py, as download_answers() gives."
+        )
+    kept = [name for name, text in found.items() if _restore(answers.answers_folder() / name, text)]
+    merge({name.removesuffix(".py").replace("/", ".") for name in found}, record)
+    also = f" What was here before and differs is kept: {', '.join(kept)} as *.before.py." if kept else ""
+    return _message(f"{len(found)} answers are in force again.{also}")
+
+
+def _restore(file: Path, text: str) -> bool:
+    """Write an answer; True where another one was there and is kept."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    differs = file.exists() and file.read_text(encoding="utf-8") != text
+    if differs:
+        file.replace(file.with_suffix(".before.py"))
+    draft = file.with_suffix(".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)
+    return differs
+
+
+def _chosen() -> bytes:
+    if "google.colab" not in sys.modules:
+        raise ValueError("upload_answers expects the path of a zip, such as upload_answers('answers.zip').")
+    uploaded = importlib.import_module("google.colab.files").upload()
+    if not uploaded:
+        raise ValueError("No file was chosen.")
+    return next(iter(uploaded.values()))

@@ -1,0 +1,292 @@
+"""Editions: what is in them, what is not, and that they work where students have them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_notebooks import MARK, code_cells
+from typer.testing import CliRunner
+
+from course_lib import cli, release
+from course_lib.lessons import LESSONS
+from tests import lab
+
+ROOT = Path(__file__).parents[1]
+ADDRESS = "https://example.org/course/"
+
+
+@pytest.fixture(scope="module")
+def editions(tmp_path_factory):
+    """The paths (zip, wheel) of an edition, by what it reveals; each is built once."""
+    folder, made = tmp_path_factory.mktemp("editions"), {}
+
+    def edition(reveal: str) -> tuple[Path, Path]:
+        if reveal not in made:
+            made[reveal] = release.release(folder / reveal, reveal, (folder / reveal).as_uri(), "me/course")
+        return made[reveal]
+
+    return edition
+
+
+def contents(*archives: Path) -> dict[str, bytes]:
+    """Every file of some archives, by name."""
+    found = {}
+    for archive in archives:
+        with zipfile.ZipFile(archive) as file:
+            found |= {f"{archive.suffix}/{name}": file.read(name) for name in file.namelist()}
+    return found
+
+
+# ---------------------------------------------------------------- what is not in them
+
+
+def secrets(lesson: str) -> Iterator[str]:
+    """The names of a solution's helpers, and the lines of code of solutions and helpers."""
+    text = (ROOT / f"solutions/{lesson}.py").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        decorators = " ".join(ast.unparse(d) for d in node.decorator_list)
+        if ".mistake(" in decorators or ".cases" in decorators:
+            continue
+        if not decorators:
+            yield node.name
+        for line in lines[node.body[0].lineno - 1 : node.end_lineno]:
+            yield re.sub(r"^\s*(return |[\w, ]+ = )?", "", line)
+
+
+def public(reveal: str) -> str:
+    """What an edition may say: the library's sources, notebooks but for answers and outputs, the revealed solutions."""
+    texts = [p.read_text(encoding="utf-8") for p in ROOT.glob("course_lib/**/*.py")]
+    texts += [(ROOT / f"solutions/{x.module}.py").read_text() for x in LESSONS if x.notebook[:2] in reveal]
+    for notebook in ROOT.glob("notebooks/*.ipynb"):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        texts += [text for c in cells if "@answer(" not in (text := "".join(c["source"]))]
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("reveal", ["none", "01,02"])
+def test_nothing_of_an_unrevealed_solution_is_in_an_edition(reveal, editions):
+    """Helpers' names and distinctive lines are searched for in all bytes: keys, notebooks, sources."""
+    everything, known = contents(*editions(reveal)), public(reveal)
+    searched = 0
+    for lesson in LESSONS:
+        if lesson.notebook[:2] in reveal:
+            continue
+        for text in secrets(lesson.module):
+            if (
+                len(text) < (8 if text.isidentifier() else 32)
+                or text in known
+                or text.startswith(("#", '"""'))
+            ):
+                continue
+            searched += 1
+            edge = rb"\b" if text.isidentifier() else rb""
+            pattern = re.compile(edge + re.escape(text).encode() + edge)
+            assert not [name for name, data in everything.items() if pattern.search(data)], text
+    assert searched > 100
+    names = [name for name in everything if re.search(r"\bsolutions\b|\btests\b|\.pyc|answers/", name)]
+    wanted = [] if reveal == "none" else ["__init__", "elbo", "mutual_information"]
+    assert {Path(name).stem for name in names} == set(wanted)
+
+
+def test_the_search_would_find_a_leak(editions):
+    """The same lines are there where they are revealed, so the search is not blind."""
+    everything = b"\n".join(contents(*editions("01,02")).values())
+    lines = [text for text in secrets("elbo") if len(text) >= 32]
+    assert lines and all(line.encode() in everything for line in lines)
+
+
+# ---------------------------------------------------------------- what is in them
+
+
+def test_a_students_folder_is_complete(editions):
+    archive, wheel = editions("none")
+    names = set(zipfile.ZipFile(archive).namelist())
+    for path in ["Makefile", "README.md", "LICENSE", "environment.yml", "pyproject.toml", "data/README.md"]:
+        assert f"{release.NAME}/{path}" in names
+    for lesson in LESSONS:
+        for path in (f"notebooks/{lesson.notebook}.ipynb", f"data/answer_keys/{lesson.module}.safetensors"):
+            assert f"{release.NAME}/{path}" in names
+        assert f".whl/course_lib/data/answer_keys/{lesson.module}.safetensors" in contents(wheel)
+    assert sum(len(data) for data in contents(archive, wheel).values()) < 60e6
+
+
+def test_first_cell_and_badge_are_filled_in(editions):
+    archive, wheel = editions("none")
+    for lesson in LESSONS:
+        with zipfile.ZipFile(archive) as file:
+            notebook = json.loads(file.read(f"{release.NAME}/notebooks/{lesson.notebook}.ipynb"))
+        title, first = ("".join(cell["source"]) for cell in notebook["cells"][:2])
+        assert f'WHEEL = "{wheel.as_uri()}"' in first
+        link = (
+            f"https://colab.research.google.com/github/me/course/blob/main/notebooks/{lesson.notebook}.ipynb"
+        )
+        assert title.startswith(f"[![Open in Colab]({release.BADGE})]({link})\n\n# {lesson.notebook[:2]} · ")
+
+
+def test_the_same_course_gives_the_same_bytes(editions, tmp_path):
+    before = editions("01,02")
+    again = release.release(tmp_path, "01,02", before[1].parent.as_uri(), "me/course")
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in before]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--reveal", "1"], "expected none, all, or some of 00,01"),
+        (["--reveal", "elbo,02"], "got elbo"),
+        (["--repository", "https://github.com/me/course"], "expected owner/name"),
+    ],
+)
+def test_wrong_options_are_explained(options, said, tmp_path):
+    done = CliRunner().invoke(cli.app, ["release", "-o", str(tmp_path / "dist"), *options])
+    assert done.exit_code == 1 and said in done.output
+    assert not (tmp_path / "dist").exists()
+
+
+# ---------------------------------------------------------------- how they behave
+
+
+def in_edition(folder: Path, archive: Path, code: str) -> str:
+    """What a script prints in an unpacked edition: nothing of this checkout can be imported there."""
+    if not folder.exists():
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    tree = folder / release.NAME
+    start = f"import sys; sys.path = [{str(tree)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]\n"
+    script = (
+        start
+        + "from course_lib import answer, check, reveal\nfrom course_lib.lessons import beta_vae, elbo\n"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "PYTHON"))}
+    command = [sys.executable, "-c", script + textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=tree / "notebooks", env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOSS = """
+import torch
+x, z = torch.ones(2, 1, 4, 4), torch.zeros(2, 3)
+print(elbo.gaussian_kl(z + 1, z).tolist())
+try: print("loss", beta_vae.beta_vae_loss(x, 0 * x, z + 1, z, beta=2.0).item())
+except NotImplementedError as error: print(error)
+"""
+
+
+def test_later_lessons_run_on_revealed_solutions(editions, tmp_path):
+    said = in_edition(tmp_path / "two", editions("01,02")[0], LOSS)
+    assert "[1.5, 1.5]" in said and "beta_vae.beta_vae_loss" in said
+    said = in_edition(tmp_path / "all", editions("all")[0], LOSS)
+    assert "loss 14.09" in said  # 16 log 2 + 2 · 1.5
+
+
+def test_a_students_own_answer_comes_before_a_revealed_one(editions, tmp_path):
+    save = """
+    from pathlib import Path
+    Path("answers/elbo").mkdir(parents=True)
+    Path("answers/elbo/gaussian_kl.py").write_text(
+        "from course_lib import answer\\nfrom course_lib.lessons import elbo\\n"
+        "@answer(elbo.gaussian_kl)\\ndef f(mean, log_var):\\n    return mean.sum(1)\\n")
+    """
+    said = in_edition(tmp_path / "all", editions("all")[0], textwrap.dedent(save) + LOSS)
+    assert "[3.0, 3.0]" in said
+    said = in_edition(tmp_path / "all", editions("all")[0], "print(repr(reveal(elbo.gaussian_kl)))\n"
+                      "check(elbo.gaussian_kl)\nprint(repr(reveal(elbo.gaussian_kl)))")  # fmt: skip
+    assert said.index("Try first") < said.index("A solution of elbo.gaussian_kl")
+    said = in_edition(tmp_path / "none", editions("none")[0], "print(repr(reveal(elbo.gaussian_kl)))")
+    assert "does not contain the solution" in said
+
+
+# ---------------------------------------------------------------- in a fresh environment
+
+
+@pytest.fixture(scope="module")
+def student(editions, tmp_path_factory):
+    """A student's folder, unpacked, and the environment variables of someone who never saw this checkout."""
+    folder = tmp_path_factory.mktemp("student")
+    with zipfile.ZipFile(editions("none")[0]) as file:
+        file.extractall(folder)
+    dropped = ("COURSE_", "PYTHON", "PYTEST_", "MAKE", "MFLAGS", "VIRTUAL_ENV", "TQDM_")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    return folder / release.NAME, clean
+
+
+@pytest.mark.browser
+def test_make_lab_in_a_students_folder(student, tmp_path):
+    """Environment, install, JupyterLab, and a notebook in which nothing is attempted yet."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[test]'")
+    if lab.chromium() is None and not os.environ.get("CI"):
+        pytest.skip("needs Chromium (apt-get install chromium)")
+    folder, clean = student
+    port = lab.free_port()
+    settings = {"JUPYTER_PORT": str(port), "JUPYTER_TOKEN": "course", "BROWSER": "true"}
+    env = clean | lab.settings(tmp_path / "home") | settings
+    with lab.running(["make", "lab"], port, tmp_path / "log", 900, env=env, cwd=folder) as address:
+        with playwright.sync_playwright() as p:
+            chromium = p.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox"])
+            page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+            page.set_default_timeout(60_000)
+            notebook = lab.Notebook(page, address, "02_elbo.ipynb")
+            notebook.run_all()
+            panels = page.locator(".jp-OutputArea-output [role=status]").filter(has_text="not attempted")
+            assert panels.count() == 7
+            notebook.picture("students-edition")
+            chromium.close()
+
+
+def test_a_notebook_alone_on_colab(student, editions, tmp_path):
+    """Only one notebook in an empty folder: its first cell installs the wheel, all others run."""
+    folder, clean = student
+    python = folder / ".venv/bin/python"
+    if not python.exists():
+        subprocess.run(["make", ".venv/installed"], cwd=folder, env=clean, check=True, capture_output=True)
+    subprocess.run([python, "-m", "pip", "uninstall", "-qy", "disentanglement-course"], check=True)
+    archive, _ = editions("none")
+    notebook = tmp_path / "00_why_disentangle.ipynb"
+    with zipfile.ZipFile(archive) as file:
+        notebook.write_bytes(file.read(f"{release.NAME}/notebooks/{notebook.name}"))
+    startup = tmp_path / "ipython/profile_default/startup"
+    startup.mkdir(parents=True)
+    (startup / "colab.py").write_text(
+        "import sys, types\nsys.modules['google.colab'] = types.ModuleType('colab')\n"
+    )
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--junitxml=report.xml",
+        notebook.name,
+    ]
+    env = clean | {"IPYTHONDIR": str(tmp_path / "ipython"), "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    failed = {
+        int(case.get("name").removeprefix("Cell "))
+        for case in ElementTree.parse(tmp_path / "report.xml").iter("testcase")
+        if case.find("failure") is not None
+    }
+    assert failed == {i for i, cell in enumerate(code_cells(notebook)) if cell["source"].startswith(MARK)}
+    found = subprocess.run(
+        [python, "-c", "import course_lib; print(course_lib.__file__)"],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+    )
+    assert "site-packages" in found.stdout
