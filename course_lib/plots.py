@@ -26,6 +26,8 @@ PALETTE = {  # the same colour for the same method in every lesson
     "CORAL": COLOURS[2],
     "reversal": COLOURS[4],
     "ADDA": COLOURS[1],
+    "no confusion": COLOURS[9],
+    "UFDN": COLOURS[5],
     "target-trained": "#333333",
     "source": COLOURS[0],  # the two domains of a picture
     "target": COLOURS[1],

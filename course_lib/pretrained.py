@@ -49,7 +49,7 @@ RECIPES = {
     "vae": Recipe("VAE", 1.0),
     "beta_vae": Recipe("beta-VAE", 4.0),
     "beta_tcvae": Recipe("beta-TCVAE", 6.0),
-    "factor_vae": Recipe("FactorVAE", 10.0),
+    "factor_vae": Recipe("FactorVAE", 35.0),
 }
 
 

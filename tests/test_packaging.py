@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from course_lib.lessons import LESSONS
+from course_lib.release import copy_course
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -47,6 +52,78 @@ def test_readme_pictures_and_links_exist():
     assert paths and not missing
     pictures = [p for p in paths if p.endswith(".png")]
     assert pictures and all((ROOT / p).stat().st_size < 150_000 for p in pictures)
+
+
+def headings(lesson: str) -> set[str]:
+    """The titles of a notebook's sections, by the two digits of its name."""
+    (file,) = (ROOT / "notebooks").glob(f"{lesson}_*.ipynb")
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return set(re.findall(r"^## (.+)$", text, flags=re.MULTILINE))
+
+
+def test_every_slide_leads_to_a_section_that_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"\| Slide \| Section \|\n\|.*\n((?:\|.*\n)+)", readme)[1]
+    places = [place for row in table.splitlines() for place in row.split("|")[2].split(";")]
+    assert len(table.splitlines()) > 15
+    for place in places:
+        lesson, *sections = re.split(r",?\s*\*(?:, \*)?", place.strip().rstrip("*"))
+        assert set(filter(None, sections)) <= headings(lesson), place
+
+
+def test_every_paper_is_among_the_references():
+    def papers(*paths):
+        text = "".join(path.read_text(encoding="utf-8") for path in paths)
+        return set(re.findall(r"arxiv.org/abs/(\d+\.\d+)", text))
+
+    used = papers(
+        *ROOT.glob("course_lib/**/*.py"), *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.py")
+    )
+    assert used and used <= papers(ROOT / "README.md")
+
+
+def test_every_lesson_is_in_the_readme():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (\d+) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert rows == [(x.notebook, str(x.minutes)) for x in LESSONS]
+
+
+def test_the_recipe_for_an_exercise_works(tmp_path):
+    """The README's contract, solution and cells, put where it says: key, stub, right and wrong answers."""
+    tree = tmp_path / "course"
+    copy_course(tree, tuple(x.module for x in LESSONS))
+    blocks = re.findall(
+        r"```python\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    contract, solution, stub, check = blocks
+    for folder, text in (("course_lib/lessons", contract), ("solutions", solution)):
+        with open(tree / folder / "mutual_information.py", "a") as file:
+            file.write(f"\n\n{text}")
+    right, wrong = (
+        re.search(rf"def {name}\(joint\):\n(.+)", solution)[1]
+        for name in ("conditional_entropy", "other_marginal")
+    )
+    start = f"""
+import sys
+sys.path = [{str(tree)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]
+from torch import Tensor
+from course_lib import answer, check
+from course_lib.cli import app
+from course_lib.exercise.answers import save_answer
+from course_lib.lessons import mutual_information
+app(["keys", "mutual_information"], standalone_mode=False)
+stub = {stub!r}
+"""
+    script = start + check
+    for body in (right, wrong):
+        script += f"save_answer(mutual_information.conditional_entropy, stub.replace('    raise NotImplementedError', {body!r}))\n{check}"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "PYTHON"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    verdicts = re.findall(r"conditional_entropy: ([a-z ]+[a-z])", done.stdout)
+    assert verdicts == ["not attempted", "passed", "wrong value"]
 
 
 def test_old_python_is_refused_in_words(tmp_path):
