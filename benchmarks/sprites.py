@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from course_lib.datasets.sprites import Sprites, render
+from course_lib.lessons.elbo import train_vae
 from course_lib.models import VAE
-from course_lib.training import train_vae
 
 
 def plain_image(latent: np.ndarray, size: int) -> np.ndarray:

@@ -24,10 +24,12 @@ def measure(batch: int, keep: bool) -> None:
     import torch
 
     if keep:
-        from course_lib.training import keep_freed_memory, train_vae
+        from course_lib.lessons.elbo import train_vae
+        from course_lib.training import keep_freed_memory
     else:
         with patch("ctypes.CDLL", side_effect=OSError):  # as on a system without glibc
-            from course_lib.training import keep_freed_memory, train_vae
+            from course_lib.lessons.elbo import train_vae
+        from course_lib.training import keep_freed_memory
     from course_lib.datasets.sprites import Sprites
     from course_lib.models import VAE
 

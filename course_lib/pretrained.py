@@ -23,7 +23,7 @@ from course_lib.datasets.sprites import Sprites
 from course_lib.exercise.key import data_folder
 from course_lib.lessons import beta_vae, elbo, factor_vae
 from course_lib.models import VAE
-from course_lib.training import fit, forward, keep_freed_memory
+from course_lib.training import fit, keep_freed_memory
 
 # ------------------------------------------------------------------ the recipe
 
@@ -87,7 +87,7 @@ class Training:
         x, _ = self.sprites.sample(BATCH, self.generator)
         if self.recipe.method == "FactorVAE":
             return self._factor_vae_step(x)
-        loss = self.loss(*forward(self.vae, x, self.generator))
+        loss = self.loss(*elbo.forward(self.vae, x, self.generator))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -218,7 +218,7 @@ def bound(vae: VAE, sprites: Sprites, images: int, generator: torch.Generator) -
     parts = []
     for start in range(0, images, 512):
         x, _ = sprites.sample(min(512, images - start), generator)
-        x, logits, mean, log_var, _ = forward(vae, x, generator)
+        x, logits, mean, log_var, _ = elbo.forward(vae, x, generator)
         terms = (-elbo.bernoulli_log_likelihood(x, logits), elbo.gaussian_kl(mean, log_var))
         parts.append(torch.stack(terms))
     reconstruction, kl = torch.cat(parts, dim=1).mean(1).tolist()

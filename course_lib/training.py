@@ -1,4 +1,4 @@
-"""Training: a loop that knows nothing of the model, and the VAE's training step on top of it."""
+"""Training: a loop that knows nothing of the model, and what it needs of the machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-
-from course_lib.models import VAE
 
 REFRESH = 1.0  # seconds between two looks at the loss: each makes the processor wait for the device
 
@@ -51,7 +49,7 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
     Interrupting (KeyboardInterrupt) returns the history so far; what was trained is kept.
     Raises FloatingPointError, with the step, where a value is NaN or infinite.
     """
-    _positive(steps, "steps")
+    check_positive(steps, "steps")
     history, done, checked, looked = {}, 0, 0, time.monotonic()
     # tqdm's notebook bar does not read TQDM_DISABLE by itself.
     hidden = bool(os.environ.get("TQDM_DISABLE"))
@@ -74,66 +72,6 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
     return {name: values[:done].cpu() for name, values in history.items()}
 
 
-def train_vae(
-    vae: VAE,
-    sample: Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]],
-    steps: int,
-    *,
-    batch: int,
-    generator: torch.Generator,
-    lr: float = 1e-3,
-    loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Train `vae` in place with Adam and return the history {"loss": (steps,)} in nats per image.
-
-    sample     `sample(batch, generator)` gives images (B, C, S, S) in [0, 1], alone or first in a tuple.
-    generator  the source of all randomness; on the model's device, nothing has to be copied.
-    loss       `loss(x, logits, mean, log_var, z)`, a scalar to minimise; −ELBO where it is left out.
-    """
-    _positive(batch, "batch")
-    if not lr > 0:
-        raise ValueError(f"lr: expected a positive learning rate, got {lr!r}")
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected torch.Generator(), got {type(generator).__name__}")
-    loss = loss or _negative_elbo
-    optimiser = torch.optim.Adam(vae.parameters(), lr=lr, fused=True)
-    device = next(vae.parameters()).device
-
-    def step(i: int) -> dict[str, Tensor]:
-        drawn = sample(batch, generator)
-        x = drawn[0] if isinstance(drawn, tuple) else drawn
-        if i == 0:
-            check_images(x, vae.encoder.shape)
-        value = loss(*forward(vae, x.to(device), generator))
-        _check_scalar(value, "loss")
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        return {"loss": value}
-
-    vae.train()
-    return fit(step, steps)
-
-
-def forward(vae: VAE, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """x (B, C, S, S) to all that a VAE's loss may need: x, logits (B, C, S, S), mean, log_var and z (B, D).
-
-    z is one sample of q(z|x), by the student's `elbo.reparameterise`, and logits = decode(z).
-    """
-    from course_lib.lessons import elbo  # here, since lessons import this module
-
-    mean, log_var = vae.encode(x)
-    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
-    z = elbo.reparameterise(mean, log_var, noise)
-    return x, vae.decode(z), mean, log_var, z
-
-
-def _negative_elbo(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
-    from course_lib.lessons import elbo
-
-    return -elbo.elbo(x, logits, mean, log_var)
-
-
 def check_images(x: Tensor, shape: tuple[int, ...]) -> None:
     """Raise TypeError or ValueError unless x is a floating (B, *shape) with values in [0, 1]. Waits for the device."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -147,12 +85,14 @@ def check_images(x: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}")
 
 
-def _positive(number: int, name: str) -> None:
+def check_positive(number: int, name: str) -> None:
+    """Raise ValueError unless number is a whole number above 0."""
     if type(number) is not int or number < 1:
         raise ValueError(f"{name}: expected a positive integer, got {number!r}")
 
 
-def _check_scalar(value: Tensor, what: str) -> None:
+def check_scalar(value: Tensor, what: str) -> None:
+    """Raise ValueError unless value is a tensor of one number."""
     if not isinstance(value, Tensor) or value.ndim != 0:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{what}: expected a scalar tensor, got {got}; take the mean over the batch")
@@ -163,7 +103,7 @@ def _scalars(values: dict[str, Tensor]) -> dict[str, Tensor]:
     if not isinstance(values, dict) or not values:
         raise TypeError(f"step: expected a dict of scalar tensors, got {values!r}")
     for name, value in values.items():
-        _check_scalar(value, f"step: {name!r}")
+        check_scalar(value, f"step: {name!r}")
     return {name: value.detach() for name, value in values.items()}
 
 

@@ -80,6 +80,14 @@ def running(command: list[str], port: int, log: Path, seconds: float = 60, **opt
             process.wait(30)
 
 
+def clear_outputs(notebook: Path) -> None:
+    document = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in document["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []
+    notebook.write_text(json.dumps(document), encoding="utf-8")
+
+
 def _wait(address: str, process: subprocess.Popen, log: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
@@ -108,6 +116,9 @@ class Notebook:
         """The one code cell whose source begins with `text`, its first line or lines in full."""
         found = self.page.locator(".jp-CodeCell").filter(has=self.page.locator(".cm-content", has_text=text))
         return found.first
+
+    def sources(self) -> list[str]:
+        return self.page.locator(".jp-CodeCell .cm-content").all_inner_texts()
 
     def write(self, cell, source: str) -> None:
         cell.scroll_into_view_if_needed()

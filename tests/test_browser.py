@@ -79,16 +79,65 @@ def test_a_wrong_answer_a_right_one_and_a_slider(page, address):
     assert not page.problems
 
 
-@pytest.mark.parametrize("lesson", LESSONS[::2], ids=lambda x: x.notebook)  # the others under nbval only
+def error_outputs(page):
+    return page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+
+
+def verdicts(page, text: str):
+    """The panels of checks that say `text`."""
+    return page.locator(".jp-OutputArea-output [role=status]").filter(has_text=text)
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
 def test_run_all_reaches_the_end_with_nothing_filled_in(page, address, lesson):
     notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
     notebook.run_all()
     last = notebook.cells.last
     last.locator(".jp-OutputArea-output").wait_for()
     assert re.search(r"\b0 of \d+ points", last.inner_text())
-    errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
-    assert errors.count() == 0
-    panels = page.locator(".jp-OutputArea-output [role=status]").filter(has_text="not attempted")
-    assert panels.count() == len(exercises(lesson))
+    assert error_outputs(page).count() == 0
+    assert verdicts(page, "not attempted").count() == len(exercises(lesson))
     notebook.picture(f"{lesson.notebook}-unsolved")
+    assert not page.problems
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
+def test_a_lesson_opens_with_the_outputs_of_the_solved_run(page, address, lesson):
+    notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
+    notebook.picture(f"{lesson.notebook}-opened")
+    passed = page.locator(".jp-OutputArea-output").filter(has_text=re.compile(r"^\s*✓ passed"))
+    assert passed.count() == len(exercises(lesson))  # (an unrun notebook is not trusted: no roles)
+    assert error_outputs(page).count() == 0
+    pictures = page.locator(".jp-OutputArea-output img")
+    assert pictures.count() >= 4
+    assert all(size > 0 for size in pictures.evaluate_all("images => images.map(i => i.naturalWidth)"))
+    assert "Error" not in page.locator(".jp-Notebook").inner_text().replace("NotImplementedError", "")
+    assert not page.problems
+
+
+SHORT = [
+    x for x in LESSONS if x.module in ("why_disentangle", "elbo")
+]  # the others, for minutes, under nbval only
+
+
+@pytest.mark.parametrize("lesson", SHORT, ids=lambda x: x.notebook)
+def test_run_all_with_solutions_passes_every_check(page, tmp_path, lesson):
+    with lab.server(tmp_path, COURSE_ANSWERS="solutions", TQDM_DISABLE="1") as address:
+        lab.clear_outputs(tmp_path / f"notebooks/{lesson.notebook}.ipynb")
+        notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
+        notebook.run_all(600)
+        assert verdicts(page, "passed").count() == len(exercises(lesson))
+        assert error_outputs(page).count() == 0
+        sliders = sum("widgets.explore(" in source for source in notebook.sources())
+        assert page.locator(".jp-OutputArea-output .widget-vbox").count() == sliders > 0
+        notebook.picture(f"{lesson.notebook}-solved")
+        assert not page.problems
+
+
+def test_the_start_page(page, address):
+    notebook = lab.Notebook(page, address, "start.ipynb")
+    notebook.run_all()
+    assert "Next: why_disentangle.intervene" in page.locator(".jp-Notebook").inner_text()
+    assert error_outputs(page).count() == 0
+    notebook.picture("start")
     assert not page.problems

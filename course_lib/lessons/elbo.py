@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise import MB, exercise
+from course_lib.models import VAE
+from course_lib.training import check_images, check_positive, check_scalar, fit
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -222,3 +224,62 @@ class LinearVAE:
 def log_normal(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log N(x; mean, diag exp(log_var)), summed over the last axis."""
     return -0.5 * ((x - mean) ** 2 / log_var.exp() + log_var + math.log(2 * math.pi)).sum(-1)
+
+
+# ------------------------------------------------------------------ a VAE on these functions
+
+
+def train_vae(
+    vae: VAE,
+    sample: Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]],
+    steps: int,
+    *,
+    batch: int,
+    generator: torch.Generator,
+    lr: float = 1e-3,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Train `vae` in place with Adam and return the history {"loss": (steps,)} in nats per image.
+
+    sample     `sample(batch, generator)` gives images (B, C, S, S) in [0, 1], alone or first in a tuple.
+    generator  the source of all randomness; on the model's device, nothing has to be copied.
+    loss       `loss(x, logits, mean, log_var, z)`, a scalar to minimise; −ELBO where it is left out.
+    """
+    check_positive(batch, "batch")
+    if not lr > 0:
+        raise ValueError(f"lr: expected a positive learning rate, got {lr!r}")
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected torch.Generator(), got {type(generator).__name__}")
+    loss = loss or _negative_elbo
+    optimiser = torch.optim.Adam(vae.parameters(), lr=lr, fused=True)
+    device = next(vae.parameters()).device
+
+    def step(i: int) -> dict[str, Tensor]:
+        drawn = sample(batch, generator)
+        x = drawn[0] if isinstance(drawn, tuple) else drawn
+        if i == 0:
+            check_images(x, vae.encoder.shape)
+        value = loss(*forward(vae, x.to(device), generator))
+        check_scalar(value, "loss")
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        return {"loss": value}
+
+    vae.train()
+    return fit(step, steps)
+
+
+def forward(vae: VAE, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """x (B, C, S, S) to all that a VAE's loss may need: x, logits (B, C, S, S), mean, log_var and z (B, D).
+
+    z is one sample of q(z|x), by the student's `elbo.reparameterise`, and logits = decode(z).
+    """
+    mean, log_var = vae.encode(x)
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
+    z = reparameterise(mean, log_var, noise)
+    return x, vae.decode(z), mean, log_var, z
+
+
+def _negative_elbo(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
+    return -elbo(x, logits, mean, log_var)

@@ -363,7 +363,7 @@ def train_factor_vae(
 ) -> dict[str, Tensor]:
     """Train `vae` and `discriminator` in place by `factor_vae_step`; returns the history of its report.
 
-    sample, generator     as in `training.train_vae`; sample gives a tuple, images first.
+    sample, generator     as in `elbo.train_vae`; sample gives a tuple, images first.
     discriminator_steps   updates of the discriminator for each of the VAE. Those beyond the first use the codes of
                           2 · batch images of their own; the encoder moves, and they help the discriminator to keep up.
 
