@@ -18,10 +18,19 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from course_lib.exercise import Exercise
-from course_lib.exercise.answers import _answers_to, find_answers, find_solution, plain_python
+from course_lib.exercise.answers import (
+    HEADER,
+    _answers_to,
+    defined_names,
+    find_answers,
+    find_solution,
+    plain_python,
+)
 from course_lib.exercise.check import inspect_answer
 from course_lib.grading.sandbox import PACKAGE
 from course_lib.lessons import LESSONS, exercises
+
+GIVEN = defined_names(HEADER.format(lesson="lesson"))
 
 # ---------------------------------------------------------------- course check
 
@@ -145,7 +154,7 @@ def solution_source(ex: Exercise) -> tuple[list[str], list[str]]:
 
 
 def _is_given(node: ast.stmt) -> bool:
-    """An import that an answer's cell can do without: all but those of other parts of the course."""
+    """An import that an answer's cell can do without: every answer has it, or only solutions use it."""
     if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("course_lib."):
         return node.module == "course_lib.exercise" or any(alias.asname == "lesson" for alias in node.names)
-    return isinstance(node, ast.Import | ast.ImportFrom)
+    return isinstance(node, ast.Import | ast.ImportFrom) and defined_names(ast.unparse(node)) <= GIVEN

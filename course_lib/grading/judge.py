@@ -107,6 +107,7 @@ class _Found:
 
     def __init__(self, found: dict, key: Key, ex: Exercise):
         known = {name for outcome in key.outcomes for name in outcome}
+        known |= {f"gradient of {name}" for case in key.cases for name in case}  # also where none should flow
         self.cases = [_renamed(decode_all(c), known) for c in _list(found["cases"], len(key.cases))]
         self.gradients = [_renamed(decode_all(c), known) for c in _list(found["gradients"], len(key.cases))]
         self.wrong = {
