@@ -18,7 +18,8 @@ test: $(VENV)/installed-test
 
 notebooks: $(VENV)/installed
 	cd notebooks && COURSE_ANSWERS=solutions TQDM_DISABLE=1 ../$(VENV)/bin/jupyter nbconvert \
-		--to notebook --execute --inplace *.ipynb
+		--to notebook --execute --inplace \
+		--ExecutePreprocessor.store_widget_state=False *.ipynb
 
 benchmarks: $(VENV)/installed
 	for file in benchmarks/*.py; do $(VENV)/bin/python $$file || exit 1; done

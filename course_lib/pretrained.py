@@ -32,7 +32,7 @@ LATENTS, SIZE, BATCH, LR, SEED = 10, 64, 64, 5e-4, 0
 # and three updates for each of the VAE keeps up with codes that move fast.
 DISCRIMINATOR = {"width": 128, "layers": 3}
 DISCRIMINATOR_LR, DISCRIMINATOR_STEPS = 3e-3, 3
-STEPS = 1500
+STEPS = 5000
 BOUND_IMAGES = 16_384  # over which the card's reconstruction and KL are averaged
 ROUND = 250  # steps of one model before the next one's turn; the state is saved after each round
 

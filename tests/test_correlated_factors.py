@@ -300,3 +300,36 @@ def test_group_accuracy_is_that_of_each_group():
 
     found = lesson.group_accuracy(Oracle(), lambda a, generator: a)
     assert found.tolist() == [[1, 0], [1, 1]]
+
+
+# ------------------------------------------------------------------ without labels
+
+
+class Known(torch.nn.Module):
+    """A VAE whose latents are (x, y) of an ellipse's centre of mass, turned by 45° where that is asked for."""
+
+    def __init__(self, turned: bool):
+        super().__init__()
+        c = 0.5**0.5
+        self.turn = torch.nn.Parameter(torch.tensor([[c, c], [c, -c]]) if turned else torch.eye(2))
+
+    def encode(self, images):
+        grid = torch.linspace(-1, 1, 32)
+        mass = images.sum((1, 2, 3))
+        x, y = (images.sum(axis) @ grid / mass for axis in ((1, 2), (1, 3)))
+        z = torch.stack([x / x.std(), y / y.std()], dim=1) @ self.turn
+        return z, torch.zeros_like(z)
+
+
+def test_mixing_of_codes_that_are_known():
+    """Independent positions: a code is x and y or their sum and difference, as it was built."""
+    correlation, nats = lesson.mixing(Known(turned=False), 10.0)
+    assert torch.allclose(correlation[:, :2], torch.eye(2), atol=0.06)
+    turned, _ = lesson.mixing(Known(turned=True), 10.0)
+    assert torch.allclose(turned[:, 2:], torch.eye(2), atol=0.06)
+    assert correlation.shape == (2, 4) and torch.allclose(nats, torch.tensor(0.5), atol=0.05)
+
+
+def test_a_short_training_repeats():
+    a, b = (lesson.train_positions(0.1, seed=3, steps=3) for _ in range(2))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))

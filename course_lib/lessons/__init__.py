@@ -23,6 +23,7 @@ LESSONS = (
     Lesson("beta_vae", "03_beta_vae", "03 beta-VAE and what hides in its KL", 150),
     Lesson("factor_vae", "04_factor_vae", "04 FactorVAE", 120),
     Lesson("adda", "05_adda", "05 ADDA: carrying a classifier to a new domain", 120),
+    Lesson("ufdn", "06_ufdn", "06 UFDN: one representation for many domains", 120),
     Lesson("correlated_factors", "07_correlated_factors", "07 Correlated factors", 120),
 )
 

@@ -21,7 +21,8 @@ from course_lib.datasets.scenes import Pool, occlude, place, side_by_side, textu
 from course_lib.datasets.sprites import Sprites
 from course_lib.exercise import MB, exercise
 from course_lib.exercise.contract import generator_for
-from course_lib.models import mlp
+from course_lib.lessons import beta_vae, elbo
+from course_lib.models import VAE, mlp
 from course_lib.plots import PALETTE
 from course_lib.training import fit
 
@@ -282,8 +283,8 @@ def conditional_critic_loss(
 
 
 def ellipses(device: torch.device | str = "cpu") -> Sprites:
-    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 16 of y over half of the height."""
-    return Sprites(size=32, only={"shape": 1, "scale": 5, "orientation": 0, "y": range(8, 24)}, device=device)
+    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 12 of y over a third of the height."""
+    return Sprites(size=32, only={"shape": 1, "scale": 5, "orientation": 0, "y": range(10, 22)}, device=device)
 
 
 # ------------------------------------------------------------------ the linear model
@@ -481,3 +482,48 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
     count.index_add_(0, group, torch.ones(n, device=a.device))
     total.index_add_(0, group, right[:, 0].float())
     return (total / count).view(2, 2).cpu()
+
+
+# ------------------------------------------------------------------ without labels
+
+
+def train_positions(
+    sigma: float, seed: int, steps: int = 1500, beta: float = 3.0, device: torch.device | str = "cpu"
+) -> VAE:
+    """A beta-VAE with four latents of ellipses whose x and y go together as `correlated_joint` says for sigma."""
+    sprites = ellipses(device)
+    joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
+    torch.manual_seed(seed)
+    vae, generator = VAE(latents=4, size=32).to(device), torch.Generator(device).manual_seed(seed)
+
+    def sample(n: int, generator: torch.Generator) -> Tensor:
+        return sprites.images(sample_correlated(joint, n, generator))
+
+    def loss(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
+        return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=beta)
+
+    elbo.train_vae(vae, sample, steps, batch=64, generator=generator, loss=loss)
+    return vae.eval()
+
+
+@torch.no_grad()
+def mixing(vae: VAE, sigma: float, n: int = 4000) -> tuple[Tensor, Tensor]:
+    """What each latent goes with, on n images like those of its training.
+
+    |correlation| of every latent's mean with x, y, x + y, x − y (both positions scaled to variance 1), (D, 4), and how
+    much each latent carries, its KL to the prior in nats, (D,).
+    """
+    device = next(vae.parameters()).device
+    sprites, generator = ellipses(device), torch.Generator(device).manual_seed(1)
+    joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
+    factors = sample_correlated(joint, n, generator)
+    mean, log_var = vae.encode(sprites.images(factors))
+    x, y = _standardised(factors.float()).unbind(1)
+    directions = _standardised(torch.stack([x, y, x + y, x - y], dim=1))
+    correlation = _standardised(mean).T @ directions / n
+    return correlation.abs().cpu(), elbo.kl_per_latent(mean, log_var).cpu()
+
+
+def _standardised(values: Tensor) -> Tensor:
+    """Every column with mean 0 and variance 1."""
+    return (values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-6)

@@ -1,0 +1,399 @@
+"""Lesson 06 against independent ground truths: closed forms, plain loops, autograd, and what a game must leave alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from course_lib.exercise.contract import run
+from course_lib.exercise.key import data_folder
+from course_lib.lessons import ufdn as lesson
+from solutions import ufdn as solved
+
+
+@pytest.fixture(autouse=True)
+def _on_the_solutions(monkeypatch):
+    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=generator(seed), dtype=dtype)
+
+
+# ------------------------------------------------------------------ attach_domain_code
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+def test_the_code_stands_at_every_pixel(b, c, k, height, width):
+    x, code = randn(b, c, height, width), randn(b, k, seed=1)
+    found = solved.attach_domain_code(x, code)
+    assert found.shape == (b, c + k, height, width)
+    for i in range(b):
+        for j in range(height):
+            for w in range(width):
+                assert torch.equal(found[i, :, j, w], torch.cat([x[i, :, j, w], code[i]]))
+    vector = solved.attach_domain_code(x[..., 0, 0], code)
+    assert torch.equal(vector, found[..., 0, 0]) and torch.equal(
+        vector, lesson.attach_domain_code_loop(x[..., 0, 0], code)
+    )
+
+
+def test_a_convolution_of_the_attached_map_adds_a_bias_that_the_code_chooses():
+    """Away from the border the code's share of a convolution is one number per output channel, w · code."""
+    x, code, weight = randn(2, 3, 5, 5), randn(2, 4, seed=1), randn(6, 7, 3, 3, seed=2)
+    found = F.conv2d(solved.attach_domain_code(x, code), weight)
+    bias = torch.einsum("okij,bk->bo", weight[:, 3:], code)
+    assert torch.allclose(found, F.conv2d(x, weight[:, :3]) + bias[:, :, None, None])
+
+
+# ------------------------------------------------------------------ ufdn_vae_loss
+
+
+def test_the_vae_loss_is_the_sum_over_everything_divided_by_the_batch():
+    x, x_hat = randn(3, 2, 4, 4), randn(3, 2, 4, 4, seed=1)
+    mean, log_var = randn(3, 5, seed=2), randn(3, 5, seed=3)
+    want = sum((a - b) ** 2 for a, b in zip(x.flatten().tolist(), x_hat.flatten().tolist(), strict=True))
+    for m, v in zip(mean.flatten().tolist(), log_var.flatten().tolist(), strict=True):
+        want += 0.7 * 0.5 * (m * m + math.exp(v) - v - 1)
+    assert solved.ufdn_vae_loss(x, x_hat, mean, log_var, 0.7).item() == pytest.approx(want / 3)
+
+
+def test_the_kl_part_is_that_of_torch():
+    mean, log_var, x = randn(4, 3), randn(4, 3, seed=1), randn(4, 2)
+    q = torch.distributions.Normal(mean, (log_var / 2).exp())
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
+    assert solved.ufdn_vae_loss(x, x, mean, log_var, 2.0).item() == pytest.approx(2 * kl.item(), rel=1e-5)
+
+
+# ------------------------------------------------------------------ confusion_loss
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 7), st.integers(1, 6), st.floats(0, 20), st.integers(0, 10**6))
+def test_confusion_is_at_least_log_k_and_reaches_it_where_the_critic_is_uniform(k, b, scale, seed):
+    logits = scale * randn(b, k, seed=seed)
+    loss = solved.confusion_loss(logits).item()
+    assert loss >= math.log(k) - 1e-9
+    assert solved.confusion_loss(randn(b, 1, seed=seed).expand(b, k)).item() == pytest.approx(math.log(k))
+    if (logits.softmax(1) - 1 / k).abs().max() > 0.05:
+        assert loss > math.log(k) + 1e-4
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 5), st.integers(0, 10**6))
+def test_confusion_is_log_k_plus_the_kl_from_uniform_and_the_mean_over_all_labels(k, seed):
+    logits = 3 * randn(6, k, seed=seed)
+    log_p = logits.softmax(1).log()
+    kl = ((1 / k) * (math.log(1 / k) - log_p)).sum(1).mean()
+    found = solved.confusion_loss(logits)
+    assert found.item() == pytest.approx(math.log(k) + kl.item())
+    each = [F.cross_entropy(logits, torch.full((6,), label)).item() for label in range(k)]
+    assert found.item() == pytest.approx(sum(each) / k)
+    assert found.item() == pytest.approx(lesson.confusion_loss_loop(logits).item())
+
+
+def test_the_gradient_of_confusion_pulls_every_probability_towards_one_over_k():
+    logits = randn(5, 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(solved.confusion_loss(logits), logits)
+    assert torch.allclose(gradient, (logits.detach().softmax(1) - 1 / 3) / 5)
+
+
+# ------------------------------------------------------------------ ufdn_step
+
+
+class Tiny(nn.Module):
+    def __init__(self, pixels=4, d=2, k=3):
+        super().__init__()
+        self.enc, self.dec = nn.Linear(pixels, 2 * d), nn.Linear(d + k, pixels)
+
+    def encode(self, x):
+        mean, log_var = self.enc(x).chunk(2, 1)
+        return mean, log_var
+
+    def decode(self, z, code):
+        return self.dec(torch.cat([z, code], 1))
+
+
+def game(seed=0):
+    torch.manual_seed(seed)
+    model, critic = Tiny(), nn.Linear(2, 3)
+    optimisers = torch.optim.SGD(model.parameters(), 0.05), torch.optim.SGD(critic.parameters(), 0.1)
+    batch = torch.randn(6, 4), torch.eye(3).repeat(2, 1), torch.randn(6, 2)
+    return model, critic, optimisers, batch
+
+
+def test_a_step_is_the_one_written_out_with_autograd():
+    model, critic, optimisers, (x, code, noise) = game()
+    want_model, want_critic = copy.deepcopy(model), copy.deepcopy(critic)
+    mean, log_var = want_model.encode(x)
+    z = mean + (log_var / 2).exp() * noise
+    critic_loss = -(want_critic(z.detach()).log_softmax(1) * code).sum(1).mean()
+    gradients = torch.autograd.grad(critic_loss, want_critic.parameters())
+    with torch.no_grad():
+        for p, gradient in zip(want_critic.parameters(), gradients, strict=True):
+            p -= 0.1 * gradient
+    vae = ((x - want_model.decode(z, code)) ** 2).sum() / 6
+    vae = vae + 0.3 * 0.5 * (mean**2 + log_var.exp() - log_var - 1).sum() / 6
+    confusion = -want_critic(z).log_softmax(1).mean()
+    total = vae + 2.0 * confusion + z.square().mean()
+    gradients = torch.autograd.grad(total, want_model.parameters())
+    with torch.no_grad():
+        for p, gradient in zip(want_model.parameters(), gradients, strict=True):
+            p -= 0.05 * gradient
+
+    def task(z):
+        return z.square().mean()
+
+    report = solved.ufdn_step(model, critic, *optimisers, x, code, noise, task, 0.3, 2.0)
+    wanted = {"critic loss": critic_loss, "VAE loss": vae, "confusion": confusion}
+    assert {k: report[k].item() for k in wanted} == pytest.approx({k: v.item() for k, v in wanted.items()})
+    for module, want in ((model, want_model), (critic, want_critic)):
+        for p, q in zip(module.parameters(), want.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_what_the_models_turn_leaves_in_the_critic_does_not_reach_the_critics_weights():
+    """A huge confusion weight, and a model that does not move: the critic learns as it would alone."""
+    model, critic, (_, critic_optimiser), (x, code, noise) = game()
+    alone, z = copy.deepcopy(critic), None
+    with torch.no_grad():
+        mean, log_var = model.encode(x)
+        z = mean + (log_var / 2).exp() * noise
+    optimiser = torch.optim.SGD(alone.parameters(), 0.1)
+    still = torch.optim.SGD(model.parameters(), 0.0)
+    for _ in range(4):
+        solved.ufdn_step(
+            model, critic, still, critic_optimiser, x, code, noise, lambda z: z.sum() * 0, 0.3, 1e4
+        )
+        optimiser.zero_grad()
+        F.cross_entropy(alone(z), code).backward()
+        optimiser.step()
+    assert torch.allclose(critic.weight, alone.weight, atol=1e-5)
+
+
+def test_the_critics_turn_leaves_no_gradient_in_the_model():
+    model, critic, optimisers, (x, code, noise) = game()
+    seen = []
+    optimisers[1].register_step_pre_hook(
+        lambda *_: seen.append([p.grad for p in model.parameters() if p.grad is not None])
+    )
+    for _ in range(3):
+        solved.ufdn_step(model, critic, *optimisers, x, code, noise, lambda z: z.sum(), 0.3, 2.0)
+    assert seen == [[], [], []]
+
+
+def test_the_game_can_be_won_where_one_latent_holds_the_domain():
+    """z has the domain in its first pixel and content in its second: confusion empties the first, the task keeps the other."""
+
+    class Linear(Tiny):
+        def encode(self, x):
+            mean = self.enc(x)[:, :2]
+            return mean, torch.full_like(mean, -2.0)
+
+    torch.manual_seed(0)
+    model, critic = Linear(pixels=2), nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 3))
+    optimisers = [
+        torch.optim.Adam(m.parameters(), lr, betas=(0.5, 0.99)) for m, lr in ((model, 2e-3), (critic, 1e-2))
+    ]
+    g = generator(1)
+    code = torch.eye(3).repeat_interleave(32, 0)
+
+    def batch():
+        content = torch.randn(96, generator=g)
+        return torch.stack([3 * code.argmax(1) - 3.0, content], 1), content
+
+    def told(z):
+        """The share of the variance of z that lies between domains."""
+        means = z.unflatten(0, (3, 32)).mean(1)
+        return (means.var(0, correction=0).sum() / z.var(0, correction=0).sum()).item()
+
+    x, _ = batch()
+    before = told(model.encode(x)[0].detach())
+    for _ in range(600):
+        x, content = batch()
+        noise = torch.randn(96, 2, generator=g)
+        task = lambda z, content=content: 10 * (z[:, 0] - content).square().mean()  # noqa: E731
+        solved.ufdn_step(model, critic, *optimisers, x, code, noise, task, 0.01, 20.0)
+    x, content = batch()
+    z = model.encode(x)[0].detach()
+    assert told(z) < 0.1 < before
+    assert torch.corrcoef(torch.stack([z[:, 0], content]))[0, 1] > 0.9
+
+
+def test_the_probe_tells_a_dict_from_anything_else():
+    with pytest.raises(TypeError, match="expected a dict with the entries critic loss, VAE loss"):
+        run(lesson.ufdn_step, lambda *a: torch.zeros(()), lesson.ufdn_step.at_scale(4))
+
+
+# ------------------------------------------------------------------ translate and interpolate_domains
+
+
+def test_translating_with_identities_gives_every_pair_of_image_and_code():
+    """encode = the flat image, decode = latent and code side by side: nothing but bookkeeping is left."""
+    x = randn(3, 1, 1, 2).float()
+    found = solved.translate(
+        lambda x: (x.flatten(1), torch.zeros_like(x.flatten(1))),
+        lambda z, code: torch.cat([z, code], 1),
+        x,
+        4,
+    )
+    assert found.shape == (3, 4, 6)
+    for b in range(3):
+        for k in range(4):
+            want = torch.cat([x[b].flatten(), torch.eye(4)[k]])
+            assert torch.equal(found[b, k], want)
+
+
+def test_both_ends_of_an_interpolation_are_exact_and_the_way_is_straight_in_the_code():
+    z = randn(3, 2).float()
+    start, end = torch.tensor([0.1, 0.2, 0.7]), torch.tensor([0.7, 0.3, 0.0])
+    alphas = torch.linspace(0, 1, 7)
+
+    def decode(z, code):
+        return torch.cat([z, code], 1)
+
+    found = solved.interpolate_domains(decode, z, start, end, alphas)
+    assert torch.equal(found[:, 0], decode(z, start.expand(3, -1)))
+    assert torch.equal(found[:, -1], decode(z, end.expand(3, -1)))
+    steps = found[:, 1:, 2:] - found[:, :-1, 2:]
+    assert torch.allclose(steps, (end - start).expand_as(steps) / 6, atol=1e-6)
+    assert torch.equal(found[:, :, :2], z[:, None].expand(-1, 7, -1))
+
+
+# ------------------------------------------------------------------ gradient_penalty
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 5), st.floats(0.1, 4), st.integers(0, 10**6))
+def test_the_penalty_of_a_linear_critic_is_its_slope_wherever_it_is_measured(b, norm, seed):
+    weight = randn(6, seed=seed)
+    weight = (norm * weight / weight.norm()).requires_grad_()
+    real, fake, mix = randn(b, 2, 3, seed=seed), randn(b, 2, 3, seed=seed + 1), torch.rand(b).double()
+    penalty = solved.gradient_penalty(lambda x: x.flatten(1) @ weight, real, fake, mix)
+    assert penalty.item() == pytest.approx((norm - 1) ** 2, abs=1e-9)
+    (gradient,) = torch.autograd.grad(penalty, weight)
+    assert torch.allclose(gradient, 2 * (norm - 1) * weight.detach() / norm)
+
+
+def test_the_penalty_of_a_quadratic_critic_is_known_in_closed_form():
+    """critic(x) = ½ a ‖x‖² has slope a ‖x‖: mean (a ‖x̃‖ − 1)², with derivative mean 2 (a ‖x̃‖ − 1) ‖x̃‖ in a."""
+    a = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    real, fake, mix = randn(4, 3), randn(4, 3, seed=1), torch.rand(4, generator=generator()).double()
+    penalty = solved.gradient_penalty(lambda x: 0.5 * a * x.square().sum(1), real, fake, mix)
+    norms = (mix[:, None] * real + (1 - mix[:, None]) * fake).norm(dim=1)
+    assert penalty.item() == pytest.approx((0.8 * norms - 1).square().mean().item())
+    (gradient,) = torch.autograd.grad(penalty, a)
+    assert gradient.item() == pytest.approx((2 * (0.8 * norms - 1) * norms).mean().item())
+
+
+def test_the_penalty_reaches_neither_real_nor_fake():
+    weight = randn(3).requires_grad_()
+    real, fake = randn(4, 3).requires_grad_(), randn(4, 3, seed=1).requires_grad_()
+    solved.gradient_penalty(lambda x: (x @ weight).tanh(), real, fake, torch.rand(4).double()).backward()
+    assert real.grad is None and fake.grad is None and weight.grad.abs().sum() > 0
+
+
+# ------------------------------------------------------------------ what is built on them
+
+
+@pytest.fixture(scope="module")
+def domains():
+    return lesson.load_domains(n=200)
+
+
+def test_the_domains_have_one_size_and_mnist_m_shows_other_digits_than_mnist(domains):
+    assert [x.shape for x, _ in domains] == [(200, 3, 16, 16)] * 3
+    assert all(x.min() >= 0 and x.max() <= 1 and y.shape == (200,) for x, y in domains)
+    assert not torch.equal(domains[0][1], domains[1][1])
+
+
+def test_a_batch_has_the_domains_one_after_the_other(domains):
+    marked = [(torch.full_like(x, i / 4), y) for i, (x, y) in enumerate(domains)]
+    x, y = lesson.draw(marked, generator())
+    assert x.shape == (3 * lesson.BATCH, 3, 16, 16) and y.shape == (3 * lesson.BATCH,)
+    assert torch.equal(x[:, 0, 0, 0], torch.tensor([0, 0.25, 0.5]).repeat_interleave(lesson.BATCH))
+
+
+def test_no_label_but_the_sources_is_used(domains):
+    """Shuffling those of the other domains changes not one weight."""
+    found = []
+    for changed in (domains, [domains[0], *((x, y.flip(0)) for x, y in domains[1:])]):
+        trained = lesson.train(changed, 0, 3)
+        found.append(torch.cat([p.flatten() for p in trained.model.parameters()]))
+    assert torch.equal(*found)
+    other = lesson.train([(domains[0][0], domains[0][1].flip(0)), *domains[1:]], 0, 3)
+    assert not torch.equal(found[0], torch.cat([p.flatten() for p in other.model.parameters()]))
+
+
+def test_training_learns_and_reports(domains):
+    trained = lesson.train(domains, 0, 60)
+    assert set(trained.history) == set(lesson.STEP_REPORT)
+    assert trained.history["VAE loss"][-10:].mean() < 0.5 * trained.history["VAE loss"][:3].mean()
+    assert not any(m.training for m in trained.model.modules())
+    assert len(lesson.target_accuracies(trained, domains)) == 3
+
+
+def test_a_probe_finds_a_domain_that_is_there_and_none_that_is_not():
+    """A model whose latent is the mean brightness: three levels are told apart, three draws of one are not."""
+
+    class Brightness(nn.Module):
+        def encode(self, x):
+            mean = x.mean((1, 2, 3))[:, None].expand(-1, lesson.LATENTS)
+            return mean, torch.full_like(mean, -20.0)
+
+    g = generator()
+    same = [(torch.rand(300, 3, 16, 16, generator=g), torch.zeros(300)) for _ in range(3)]
+    other = [(x * scale, y) for (x, y), scale in zip(same, (0.2, 0.6, 1.0), strict=True)]
+    assert lesson.domain_probe(Brightness(), other) > 0.95
+    assert abs(lesson.domain_probe(Brightness(), same) - 1 / 3) < 0.1
+
+
+def test_the_measured_slope_of_a_linear_critic_is_its_norm():
+    weight = randn(768).float()
+    images = torch.rand(2, 5, 3, 16, 16, generator=generator())
+    found = lesson.slope(lambda x: x.flatten(1) @ weight, *images, torch.rand(5))
+    assert found.item() == pytest.approx(weight.norm().item(), rel=1e-5)
+
+
+def test_the_decoder_and_its_sizes():
+    model = lesson.UFDN(4)
+    mean, log_var = model.encode(torch.rand(2, 3, 16, 16))
+    assert mean.shape == log_var.shape == (2, lesson.LATENTS)
+    images = model.decode(mean, torch.eye(4)[:2])
+    assert images.shape == (2, 3, 16, 16) and images.min() >= 0 and images.max() <= 1
+
+
+# ------------------------------------------------------------------ the checkpoint
+
+
+def test_the_checkpoint_is_worth_what_its_card_says():
+    """The accuracies exactly, but for rounding on other machines; the probe is trained afresh, on fewer images."""
+    card, trained = lesson.card(), lesson.load()
+    assert card["method"] == "UFDN" and card["steps"] == lesson.STEPS
+    assert not any(p.requires_grad for p in trained.model.parameters())
+    found = lesson.target_accuracies(trained, lesson.load_domains(split="test", n=2000))
+    for name, value in zip(lesson.DOMAINS, found, strict=True):
+        assert value == pytest.approx(card["metrics"][f"accuracy on {name}"], abs=0.005)
+    probe = lesson.domain_probe(trained.model, lesson.load_domains(n=2000))
+    assert probe == pytest.approx(card["metrics"]["domain probe on z (chance 0.333)"], abs=0.05)
+    assert (data_folder() / "checkpoints/ufdn.safetensors").stat().st_size < 1.5e6
+
+
+def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
+    for name, value in (("WIDTH", 4), ("HIDDEN", 8), ("IMAGES", 100)):
+        monkeypatch.setattr(lesson, name, value)
+    assert lesson.pretrain(tmp_path, steps=2)
+    trained = lesson.load(tmp_path)
+    assert lesson.card(tmp_path)["steps"] == 2 and trained.model.encoder[0].out_channels == 4
+    with pytest.raises(FileNotFoundError, match="course pretrain ufdn"):
+        lesson.load(tmp_path / "nowhere")
