@@ -283,8 +283,10 @@ def conditional_critic_loss(
 
 
 def ellipses(device: torch.device | str = "cpu") -> Sprites:
-    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 12 of y over a third of the height."""
-    return Sprites(size=32, only={"shape": 1, "scale": 5, "orientation": 0, "y": range(10, 22)}, device=device)
+    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 8 of y over a quarter of the height."""
+    return Sprites(
+        size=32, only={"shape": 1, "scale": 5, "orientation": 0, "y": range(12, 20)}, device=device
+    )
 
 
 # ------------------------------------------------------------------ the linear model
@@ -488,7 +490,7 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
 
 
 def train_positions(
-    sigma: float, seed: int, steps: int = 1500, beta: float = 3.0, device: torch.device | str = "cpu"
+    sigma: float, seed: int, steps: int = 1500, beta: float = 2.5, device: torch.device | str = "cpu"
 ) -> VAE:
     """A beta-VAE with four latents of ellipses whose x and y go together as `correlated_joint` says for sigma."""
     sprites = ellipses(device)
