@@ -368,14 +368,14 @@ def source_not_detached(*args):
 
 @adda_step.mistake(
     "The encoder's loss runs backward through the critic and leaves gradients there, which the critic's next update "
-    "then uses, too. Call critic_optimiser.zero_grad() before the critic's backward pass."
+    "then uses, too. Clear them with zero_grad() before the critic's backward pass."
 )
 def critic_not_cleared(*args):
     return _step(*args, wrong="critic not cleared")
 
 
 @adda_step.mistake(
-    "The target encoder's gradients add up from step to step. Call encoder_optimiser.zero_grad() before its backward pass."
+    "The target encoder's gradients add up from step to step. Clear them with zero_grad() before its backward pass."
 )
 def encoder_not_cleared(*args):
     return _step(*args, wrong="encoder not cleared")

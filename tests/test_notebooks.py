@@ -137,7 +137,7 @@ def test_there_is_one_notebook_for_each_lesson():
 
 
 def test_the_start_page_leads_to_every_lesson(tmp_path):
-    text = "".join("".join(c["source"]) for c in json.loads(START.read_text(encoding="utf-8"))["cells"])
+    text = "\n".join("".join(c["source"]) for c in json.loads(START.read_text(encoding="utf-8"))["cells"])
     for x in LESSONS:
         row = next(line for line in text.splitlines() if f"({x.notebook}.ipynb)" in line)
         assert row.startswith(f"| [{x.notebook[:2]} ") and row.endswith(f"| {x.minutes} |")
