@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 from statistics import median
 from unittest.mock import patch
@@ -23,15 +24,11 @@ def measure(batch: int, keep: bool) -> None:
     import sklearn.datasets  # noqa: F401 (loads C libraries itself)
     import torch
 
-    if keep:
+    with nullcontext() if keep else patch("ctypes.CDLL", side_effect=OSError):  # as on a system without glibc
         from course_lib.lessons.elbo import train_vae
-        from course_lib.training import keep_freed_memory
-    else:
-        with patch("ctypes.CDLL", side_effect=OSError):  # as on a system without glibc
-            from course_lib.lessons.elbo import train_vae
-        from course_lib.training import keep_freed_memory
     from course_lib.datasets.sprites import Sprites
     from course_lib.models import VAE
+    from course_lib.training import keep_freed_memory
 
     assert keep_freed_memory() == keep
     sprites, times, faults = Sprites(), [], []

@@ -55,7 +55,6 @@ def pretrain(
     """Train the checkpoints of lessons 03, 04 and 06 by the recipe, from where an interrupted run left them (Ctrl-C)."""
     from course_lib import pretrained
     from course_lib.exercise.key import solutions_only
-    from course_lib.lessons import ufdn
     from course_lib.training import pick_device
 
     known = [*pretrained.RECIPES, "ufdn"]
@@ -66,7 +65,7 @@ def pretrain(
         if vaes := [name for name in names if name != "ufdn"]:
             done = pretrained.pretrain(vaes, steps or pretrained.STEPS, state, folder, pick_device())
         if done and "ufdn" in names:
-            done = ufdn.pretrain(folder, steps or ufdn.STEPS, pick_device())
+            done = pretrained.pretrain_ufdn(folder, steps or pretrained.ufdn.STEPS, pick_device())
     if not done:
         typer.echo("Interrupted. What was trained is kept; the same command goes on.", err=True)
         raise typer.Exit(1)

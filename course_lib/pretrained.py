@@ -1,4 +1,4 @@
-"""The trained checkpoints of lessons 03 and 04: loading them, and the recipe that made them (`course pretrain`).
+"""The trained checkpoints of lessons 03, 04 and 06: loading them, and the recipe that made them (`course pretrain`).
 
 Each is a VAE on the complete 64×64 dSprites grid, kept in half precision as `data/checkpoints/NAME.safetensors`,
 with a card `NAME.json`: settings, steps, seconds, machine, measured metrics.
@@ -21,7 +21,7 @@ from torch import Tensor
 from course_lib import metrics
 from course_lib.datasets.sprites import Sprites
 from course_lib.exercise.key import data_folder
-from course_lib.lessons import beta_vae, elbo, factor_vae
+from course_lib.lessons import beta_vae, elbo, factor_vae, ufdn
 from course_lib.models import VAE
 from course_lib.training import fit, keep_freed_memory
 
@@ -156,11 +156,11 @@ class Training:
             "settings": settings,
             "steps": self.steps,
             "seconds": round(self.seconds),
-            "machine": machine(self.device),
+            "machine": _machine(self.device),
         }
 
 
-def machine(device: torch.device) -> str:
+def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
@@ -198,6 +198,50 @@ def pretrain(
         vae = load(training.name, device, folder).vae  # as it is kept, in half precision
         card = training.card() | {"metrics": measure(vae, training.sprites)}
         save_checkpoint(folder, training.name, training.vae, card)
+    return True
+
+
+def pretrain_ufdn(folder: Path, steps: int = ufdn.STEPS, device: torch.device | str = "cpu") -> bool:
+    """Train the checkpoint of lesson 06 and write it, in half precision, with its card.
+
+    Returns False, and writes nothing, where the user interrupted.
+    """
+    domains = ufdn.load_domains(ufdn.DOMAINS, "train", ufdn.IMAGES, device)
+    tests = ufdn.load_domains(ufdn.DOMAINS, "test", 2000, device)
+    start = time.perf_counter()
+    trained = ufdn.train(
+        domains, ufdn.SEED, steps, confusion_weight=ufdn.LONG_CONFUSION_WEIGHT, width=ufdn.WIDTH
+    )
+    seconds = time.perf_counter() - start
+    if len(trained.history.get("VAE loss", ())) < steps:
+        return False
+    card = {
+        "method": "UFDN",
+        "data": f"{', '.join(ufdn.DOMAINS)}; up to {ufdn.IMAGES:,} images each of {ufdn.SIZE}×{ufdn.SIZE}, digits of the first only",
+        "settings": {
+            "latents": ufdn.LATENTS,
+            "width": ufdn.WIDTH,
+            "batch": f"{ufdn.BATCH} of each domain",
+            "Adam lr": ufdn.LR,
+            "KL weight": ufdn.KL_WEIGHT,
+            "confusion weight": ufdn.LONG_CONFUSION_WEIGHT,
+            "task weight": ufdn.TASK_WEIGHT,
+            "seed": ufdn.SEED,
+        },
+        "steps": steps,
+        "seconds": round(seconds),
+        "machine": _machine(torch.device(device)),
+    }
+    save_checkpoint(folder, "ufdn", ufdn.networks_of(trained), card)
+    kept = ufdn.load(folder, device)
+    card["metrics"] = {
+        "domain probe on z (chance 0.333)": round(ufdn.domain_probe(kept.model, domains), 4),
+        **{
+            f"accuracy on {name}": round(value, 4)
+            for name, value in zip(ufdn.DOMAINS, ufdn.target_accuracies(kept, tests), strict=True)
+        },
+    }
+    save_checkpoint(folder, "ufdn", ufdn.networks_of(kept), card)
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_release import run_in
 
 from course_lib.lessons import LESSONS
 from course_lib.release import copy_course
@@ -104,8 +104,6 @@ def test_the_recipe_for_an_exercise_works(tmp_path):
         for name in ("conditional_entropy", "other_marginal")
     )
     start = f"""
-import sys
-sys.path = [{str(tree)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]
 from torch import Tensor
 from course_lib import answer, check
 from course_lib.cli import app
@@ -117,12 +115,7 @@ stub = {stub!r}
     script = start + check
     for body in (right, wrong):
         script += f"save_answer(mutual_information.conditional_entropy, stub.replace('    raise NotImplementedError', {body!r}))\n{check}"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "PYTHON"))}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=clean, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    verdicts = re.findall(r"conditional_entropy: ([a-z ]+[a-z])", done.stdout)
+    verdicts = re.findall(r"conditional_entropy: ([a-z ]+[a-z])", run_in(tree, script, tmp_path))
     assert verdicts == ["not attempted", "passed", "wrong value"]
 
 

@@ -166,14 +166,16 @@ def in_edition(folder: Path, archive: Path, code: str) -> str:
         with zipfile.ZipFile(archive) as file:
             file.extractall(folder)
     tree = folder / release.NAME
+    start = "from course_lib import answer, check, reveal\nfrom course_lib.lessons import beta_vae, elbo\n"
+    return run_in(tree, start + textwrap.dedent(code), tree / "notebooks")
+
+
+def run_in(tree: Path, script: str, folder: Path) -> str:
+    """What a script prints that runs in `folder` and imports the course from `tree`, never from this checkout."""
     start = f"import sys; sys.path = [{str(tree)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]\n"
-    script = (
-        start
-        + "from course_lib import answer, check, reveal\nfrom course_lib.lessons import beta_vae, elbo\n"
-    )
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "PYTHON"))}
-    command = [sys.executable, "-c", script + textwrap.dedent(code)]
-    done = subprocess.run(command, cwd=tree / "notebooks", env=clean, capture_output=True, text=True)
+    command = [sys.executable, "-c", start + script]
+    done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,6 +13,7 @@ from torch import nn
 from course_lib.exercise.contract import run
 from course_lib.exercise.key import data_folder
 from course_lib.lessons import ufdn as lesson
+from course_lib.pretrained import pretrain_ufdn
 from solutions import ufdn as solved
 
 
@@ -392,7 +393,7 @@ def test_the_checkpoint_is_worth_what_its_card_says():
 def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
     for name, value in (("WIDTH", 4), ("HIDDEN", 8), ("IMAGES", 100)):
         monkeypatch.setattr(lesson, name, value)
-    assert lesson.pretrain(tmp_path, steps=2)
+    assert pretrain_ufdn(tmp_path, steps=2)
     trained = lesson.load(tmp_path)
     assert lesson.card(tmp_path)["steps"] == 2 and trained.model.encoder[0].out_channels == 4
     with pytest.raises(FileNotFoundError, match="course pretrain ufdn"):

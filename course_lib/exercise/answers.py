@@ -178,17 +178,22 @@ def save_answer(ex: Exercise, source: str) -> None:
     if found[-1] is None:
         return
     path = answer_file(ex)
-    draft = path.with_suffix(".part")
     text = HEADER.format(lesson=ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)  # atomic: an interrupted write loses nothing
+        replace_text(path, text)
     except OSError as error:
         raise OSError(
             f"Your answer could not be saved as {path} ({error.strerror}). Make that folder writable, or set "
             f"{_SETTING} to a folder of yours before the kernel starts."
         ) from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write beside the file, then rename: an interrupted write loses nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 # ---------------------------------------------------------------- which answer is in force

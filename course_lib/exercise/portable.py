@@ -46,9 +46,7 @@ def upload_answers(path: str | Path | None = None) -> Panel:
     except zipfile.BadZipFile:
         raise ValueError(f"{path or 'The file'} is no zip: expected what download_answers() gave.") from None
     found, record = {}, {}
-    for (
-        entry
-    ) in archive.infolist():  # only what an answer may be called is taken, so nothing leads out of the folder
+    for entry in archive.infolist():  # only what an answer may be called: nothing leads out of the folder
         if entry.file_size <= LARGEST and re.fullmatch(r"[a-z_]\w*/[a-z_]\w*\.py", entry.filename):
             found[entry.filename] = archive.read(entry).decode("utf-8")
         elif entry.filename == "progress.json" and entry.file_size <= LARGEST:
@@ -65,13 +63,10 @@ def upload_answers(path: str | Path | None = None) -> Panel:
 
 def _restore(file: Path, text: str) -> bool:
     """Write an answer; True where another one was there and is kept."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     differs = file.exists() and file.read_text(encoding="utf-8") != text
     if differs:
         file.replace(file.with_suffix(".before.py"))
-    draft = file.with_suffix(".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    answers.replace_text(file, text)
     return differs
 
 

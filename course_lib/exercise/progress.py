@@ -36,11 +36,7 @@ def _update(ex: Exercise, **changes) -> None:
 
 
 def _write(record: dict[str, dict]) -> None:
-    path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    draft.replace(path)
+    answers.replace_text(_file(), json.dumps(record, indent=1))
 
 
 def status(name: str) -> str:

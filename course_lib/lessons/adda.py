@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from course_lib.datasets.digits import digits
 from course_lib.exercise import MB, exercise
+from course_lib.exercise.probe import check_report, linear, number
 from course_lib.training import fit
 
 # ------------------------------------------------------------------ plain loops, given
@@ -71,21 +72,11 @@ def proxy_a_distance(source_logits: Tensor, target_logits: Tensor) -> Tensor:
 # ------------------------------------------------------------------ exercises: ADDA
 
 
-def _linear(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight.detach().clone())
-    return layer
-
-
 def _tiny_encoder(weight: Tensor, running_mean: Tensor) -> nn.Sequential:
     """A linear layer (D, P), and a batch norm whose running statistics, a buffer each, are not those of any batch."""
     norm = nn.BatchNorm1d(len(running_mean), device=weight.device)
     norm.running_mean.copy_(running_mean.detach())
-    return nn.Sequential(_linear(weight), norm)
-
-
-def _flag(value: bool, like: Tensor) -> Tensor:
-    return torch.full((), float(value), device=like.device)
+    return nn.Sequential(linear(weight), norm)
 
 
 def _probe_copy(implementation: Callable, x: Tensor, weight: Tensor, running_mean: Tensor) -> dict:
@@ -95,10 +86,10 @@ def _probe_copy(implementation: Callable, x: Tensor, weight: Tensor, running_mea
     if not isinstance(copy, nn.Module):
         return {"the copy's output": copy}
     found = {
-        "the copy is in eval mode": _flag(not any(m.training for m in copy.modules()), x),
-        "the copy can be trained": _flag(all(p.requires_grad for p in copy.parameters()), x),
-        "the source is still frozen": _flag(not any(p.requires_grad for p in source.parameters()), x),
-        "the source's mode is as it was": _flag(all(m.training for m in source.modules()), x),
+        "the copy is in eval mode": number(not any(m.training for m in copy.modules()), x),
+        "the copy can be trained": number(all(p.requires_grad for p in copy.parameters()), x),
+        "the source is still frozen": number(not any(p.requires_grad for p in source.parameters()), x),
+        "the source's mode is as it was": number(all(m.training for m in source.modules()), x),
     }
     with torch.no_grad():
         found["the copy's output"] = copy(x)
@@ -172,14 +163,11 @@ def _probe_step(
     """Two steps of plain gradient descent on tiny networks: what is reported, and what has become of the weights."""
     source = _tiny_encoder(source_weight, running_mean).eval()
     target = _tiny_encoder(target_weight, running_mean).eval()
-    critic = nn.Sequential(_linear(critic_weight), nn.Tanh(), _linear(critic_weight[:, :1].T), nn.Flatten(0))
+    critic = nn.Sequential(linear(critic_weight), nn.Tanh(), linear(critic_weight[:, :1].T), nn.Flatten(0))
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.2) for m in (target, critic)]
     for _ in range(2):
         report = implementation(source, target, critic, *optimisers, source_x, target_x)
-    if not isinstance(report, dict) or set(report) != set(STEP_REPORT):
-        raise TypeError(
-            f"expected a dict with the entries {', '.join(STEP_REPORT)}; the step returned {report!r}"
-        )
+    check_report(report, STEP_REPORT)
     left = [p.grad.abs().sum() for p in source.parameters() if p.grad is not None]
     return {
         **report,

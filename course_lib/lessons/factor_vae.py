@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from course_lib.datasets.grid import FactorGrid
 from course_lib.exercise import MB, exercise
+from course_lib.exercise.probe import TinyEncoder, check_report, linear, watch_gradients
 from course_lib.lessons import elbo
 from course_lib.models import VAE
 from course_lib.training import fit
@@ -140,25 +141,11 @@ def factor_vae_loss(
     """
 
 
-class _TinyVAE(nn.Module):
+class _TinyVAE(TinyEncoder):
     """Linear encoder and decoder with given weights: encoder (2D, P), decoder (P, D)."""
-
-    def __init__(self, encoder: Tensor, decoder: Tensor):
-        super().__init__()
-        self.encoder, self.decoder = _linear(encoder), _linear(decoder)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_var = self.encoder(x).chunk(2, dim=1)
-        return mean, log_var
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder(z)
-
-
-def _linear(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight.detach().clone())
-    return layer
 
 
 def _roll_each(z: Tensor) -> Tensor:
@@ -180,21 +167,12 @@ def _probe_step(
 ) -> dict:
     """Two steps of plain gradient descent on tiny networks: what is reported, the weights, the gradients left over."""
     vae = _TinyVAE(encoder, decoder)
-    critic = nn.Sequential(_linear(discriminator), nn.Tanh(), _linear(discriminator[:, :1].T), nn.Flatten(0))
+    critic = nn.Sequential(linear(discriminator), nn.Tanh(), linear(discriminator[:, :1].T), nn.Flatten(0))
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (vae, critic)]
-    leaks = []
-
-    def note_leak(*_) -> None:
-        left = [p.grad.abs().sum() for p in vae.parameters() if p.grad is not None]
-        leaks.append(sum(left, x.new_zeros(())))
-
-    optimisers[1].register_step_pre_hook(note_leak)
+    leaks = watch_gradients(vae, optimisers[1], x)
     for part in noise:
         report = implementation(vae, critic, *optimisers, x, part, gamma, _roll_each)
-    if not isinstance(report, dict) or set(report) != set(STEP_REPORT):
-        raise TypeError(
-            f"expected a dict with the entries {', '.join(STEP_REPORT)}; the step returned {report!r}"
-        )
+    check_report(report, STEP_REPORT)
     if len(leaks) != len(noise):
         raise ValueError(
             f"expected one step of discriminator_optimiser in each step, counted {len(leaks)} in 2"

@@ -8,7 +8,6 @@ outputs, the logits of the domains. Images are 16×16.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from course_lib.datasets.digits import digits
 from course_lib.exercise import exercise
 from course_lib.exercise.key import data_folder
+from course_lib.exercise.probe import TinyEncoder, check_report, linear, number, watch_gradients
 from course_lib.lessons import elbo
 from course_lib.models import mlp
 from course_lib.training import fit
@@ -122,22 +122,8 @@ def confusion_loss(logits: Tensor) -> Tensor:
     """
 
 
-def _linear(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight.detach().clone())
-    return layer
-
-
-class _TinyUFDN(nn.Module):
+class _TinyUFDN(TinyEncoder):
     """Linear encoder (2D, P) and decoder (P, D + K) with given weights."""
-
-    def __init__(self, encoder: Tensor, decoder: Tensor):
-        super().__init__()
-        self.encoder, self.decoder = _linear(encoder), _linear(decoder)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_var = self.encoder(x).chunk(2, dim=1)
-        return mean, log_var
 
     def decode(self, z: Tensor, code: Tensor) -> Tensor:
         return self.decoder(torch.cat([z, code], dim=1))
@@ -160,24 +146,15 @@ def _probe_step(
     """Two steps of plain gradient descent on tiny networks: what is reported, the weights, and what leaked."""
     model = _TinyUFDN(encoder, decoder)
     critic = nn.Sequential(
-        _linear(critic_weight), nn.Tanh(), _linear(critic_weight[:, :1].T.expand(code.shape[1], -1).cumsum(0))
+        linear(critic_weight), nn.Tanh(), linear(critic_weight[:, :1].T.expand(code.shape[1], -1).cumsum(0))
     )
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.05) for m in (model, critic)]
-    leaks = []
-
-    def note_leak(*_) -> None:
-        left = [p.grad.abs().sum() for p in model.parameters() if p.grad is not None]
-        leaks.append(sum(left, torch.zeros((), device=x.device)))
-
-    optimisers[1].register_step_pre_hook(note_leak)
+    leaks = watch_gradients(model, optimisers[1], x)
     for part in noise:
         report = implementation(
             model, critic, *optimisers, x, code, part, _tiny_task, kl_weight, confusion_weight
         )
-    if not isinstance(report, dict) or set(report) != set(STEP_REPORT):
-        raise TypeError(
-            f"expected a dict with the entries {', '.join(STEP_REPORT)}; the step returned {report!r}"
-        )
+    check_report(report, STEP_REPORT)
     return {
         **report,
         "encoder's weights after two steps": model.encoder.weight.detach(),
@@ -186,7 +163,7 @@ def _probe_step(
         "gradients in the model while the critic is updated": sum(
             leaks, torch.zeros((), device=x.device)
         ).detach(),
-        "the critic's updates in two steps": torch.full((), float(len(leaks)), device=x.device),
+        "the critic's updates in two steps": number(len(leaks), x),
     }
 
 
@@ -258,7 +235,7 @@ def _probe_translate(
     encode = _Counted(lambda x: ((x.flatten(1) @ encoder), (x.flatten(1) @ encoder).sin()))
     decode = _Counted(lambda z, code: _tiny_decode(z, code, decoder, code_weight, x.shape[1:]))
     result = implementation(encode, decode, x, len(code_weight))
-    calls = torch.full((), float(encode.calls + decode.calls), device=x.device)
+    calls = number(encode.calls + decode.calls, x)
     return {"result": result, "calls of encode and decode": calls}
 
 
@@ -303,7 +280,7 @@ def _probe_interpolate(
     """Decode with (z · decoder)·tanh + (code · code_weight)²; counts the calls."""
     decode = _Counted(lambda z, code: ((z @ decoder).tanh() + (code @ code_weight).square())[:, None])
     result = implementation(decode, z, start, end, alphas)
-    return {"result": result, "calls of decode": torch.full((), float(decode.calls), device=z.device)}
+    return {"result": result, "calls of decode": number(decode.calls, z)}
 
 
 @exercise(
@@ -366,7 +343,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 
 # ------------------------------------------------------------------ networks and data
 
-SIZE, LATENTS = 16, 32
+SIZE, LATENTS, HIDDEN = 16, 32, 128
 BATCH = 16  # of each domain
 CLASSES = 10
 DOMAINS = ("mnist_m", "mnist", "optdigits")  # the first one is labelled: the source
@@ -381,19 +358,19 @@ class UFDN(nn.Module):
     means the same content in each; only the last two layers turn it into the look of a domain.
     """
 
-    def __init__(self, domains: int = 3, width: int = 24, hidden: int = 128):
+    def __init__(self, domains: int = 3, width: int = 24):
         super().__init__()
         self.domains = domains
         self.encoder = nn.Sequential(
             *_normalised(nn.Conv2d(3, width, 4, 2, 1), nn.BatchNorm2d(width)),
             *_normalised(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width)),
             nn.Flatten(),
-            *_normalised(nn.Linear(32 * width, hidden), nn.BatchNorm1d(hidden)),
-            nn.Linear(hidden, 2 * LATENTS),
+            *_normalised(nn.Linear(32 * width, HIDDEN), nn.BatchNorm1d(HIDDEN)),
+            nn.Linear(HIDDEN, 2 * LATENTS),
         )
         self.content = nn.Sequential(
-            *_normalised(nn.Linear(LATENTS, hidden), nn.BatchNorm1d(hidden)),
-            *_normalised(nn.Linear(hidden, 32 * width), nn.BatchNorm1d(32 * width)),
+            *_normalised(nn.Linear(LATENTS, HIDDEN), nn.BatchNorm1d(HIDDEN)),
+            *_normalised(nn.Linear(HIDDEN, 32 * width), nn.BatchNorm1d(32 * width)),
             nn.Unflatten(1, (2 * width, 4, 4)),
         )
         layer = nn.ConvTranspose2d(2 * width + domains, width, 4, 2, 1)
@@ -471,7 +448,6 @@ def train(
     confusion_weight: float = CONFUSION_WEIGHT,
     labelled: int = 1,
     width: int = 24,
-    hidden: int = 128,
 ) -> Trained:
     """Train on all images, and on the digits of the first `labelled` domains only.
 
@@ -481,7 +457,7 @@ def train(
     """
     torch.manual_seed(seed)
     device, k = domains[0][0].device, len(domains)
-    model, critic = UFDN(k, width, hidden).to(device), make_critic(k).to(device)
+    model, critic = UFDN(k, width).to(device), make_critic(k).to(device)
     classifier = nn.Linear(LATENTS, CLASSES).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     code = torch.eye(k, device=device)[:, None].expand(-1, BATCH, -1).flatten(0, 1)  # (K · BATCH, K)
@@ -664,55 +640,11 @@ def slope(critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ the checkpoint
 
-STEPS, WIDTH, HIDDEN, IMAGES, SEED = 8000, 32, 128, 5000, 0
+STEPS, WIDTH, IMAGES, SEED = 8000, 32, 5000, 0
 LONG_CONFUSION_WEIGHT = 20.0  # a long game gets as far with less, and loses fewer digits
 
 
-def pretrain(folder: Path, steps: int = STEPS, device: torch.device | str = "cpu") -> bool:
-    """Train the checkpoint of this lesson and write it, in half precision, with its card.
-
-    Returns False, and writes nothing, where the user interrupted.
-    """
-    from course_lib import pretrained  # here, since it imports lessons
-
-    domains = load_domains(DOMAINS, "train", IMAGES, device)
-    tests = load_domains(DOMAINS, "test", 2000, device)
-    start = time.perf_counter()
-    trained = train(domains, SEED, steps, confusion_weight=LONG_CONFUSION_WEIGHT, width=WIDTH, hidden=HIDDEN)
-    seconds = time.perf_counter() - start
-    if len(trained.history.get("VAE loss", ())) < steps:
-        return False
-    card = {
-        "method": "UFDN",
-        "data": f"{', '.join(DOMAINS)}; up to {IMAGES:,} images each of {SIZE}×{SIZE}, digits of the first only",
-        "settings": {
-            "latents": LATENTS,
-            "width": WIDTH,
-            "batch": f"{BATCH} of each domain",
-            "Adam lr": LR,
-            "KL weight": KL_WEIGHT,
-            "confusion weight": LONG_CONFUSION_WEIGHT,
-            "task weight": TASK_WEIGHT,
-            "seed": SEED,
-        },
-        "steps": steps,
-        "seconds": round(seconds),
-        "machine": pretrained.machine(torch.device(device)),
-    }
-    pretrained.save_checkpoint(folder, "ufdn", _networks(trained), card)
-    kept = load(folder, device)
-    card["metrics"] = {
-        "domain probe on z (chance 0.333)": round(domain_probe(kept.model, domains), 4),
-        **{
-            f"accuracy on {name}": round(value, 4)
-            for name, value in zip(DOMAINS, target_accuracies(kept, tests), strict=True)
-        },
-    }
-    pretrained.save_checkpoint(folder, "ufdn", _networks(kept), card)
-    return True
-
-
-def _networks(trained: Trained) -> nn.ModuleDict:
+def networks_of(trained: Trained) -> nn.ModuleDict:
     return nn.ModuleDict({"model": trained.model, "classifier": trained.classifier})
 
 
@@ -725,9 +657,9 @@ def load(folder: Path | None = None, device: torch.device | str = "cpu") -> Trai
         raise FileNotFoundError(
             f"No checkpoint at {path}. Reinstall the course, or run `course pretrain ufdn`."
         )
-    model, classifier = UFDN(len(DOMAINS), WIDTH, HIDDEN), nn.Linear(LATENTS, CLASSES)
+    model, classifier = UFDN(len(DOMAINS), WIDTH), nn.Linear(LATENTS, CLASSES)
     trained = Trained(model.eval(), nn.Identity(), classifier.eval(), {})
-    networks = _networks(trained)
+    networks = networks_of(trained)
     weights = load_file(path)
     networks.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     networks.to(device).requires_grad_(False)
