@@ -1,7 +1,7 @@
 """The trained checkpoints of lessons 03, 04 and 06: loading them, and the recipe that made them (`course pretrain`).
 
-Each is a VAE on the complete 64×64 dSprites grid, kept in half precision as `data/checkpoints/NAME.safetensors`,
-with a card `NAME.json`: settings, steps, seconds, machine, measured metrics.
+Four VAEs on the complete 64×64 dSprites grid and a UFDN, kept in half precision as `data/checkpoints/NAME.safetensors`,
+each with a card `NAME.json`: settings, steps, seconds, machine, measured metrics.
 """
 
 from __future__ import annotations
