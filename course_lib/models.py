@@ -1,4 +1,4 @@
-"""Networks: a convolutional VAE for 64×64 or 32×32 images, and a plain MLP. They know nothing of training."""
+"""Networks: VAEs for images of 64×64, 32×32 or 16×16 pixels, and a plain MLP. They know nothing of training."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 # By image size. Each of the encoder's convolutions halves the image, down to 4×4: channels out, and kernel.
-LAYERS = {64: ((32, 4), (32, 4), (64, 2), (64, 2)), 32: ((16, 4), (32, 4), (32, 4))}
-HIDDEN = {64: 256, 32: 128}  # units of the one hidden layer
+LAYERS = {64: ((32, 4), (32, 4), (64, 2), (64, 2)), 32: ((16, 4), (32, 4), (32, 4)), 16: ()}
+HIDDEN = {64: (256,), 32: (128,), 16: (256, 256)}  # units of the hidden layers
 
 
 class Encoder(nn.Module):
     """x (B, C, S, S) in [0, 1] to the mean and log variance of q(z|x), (B, D) each.
 
     S = 64 is the architecture of Locatello et al. (2019), https://arxiv.org/abs/1811.12359, after Burgess et al.
-    (2018): convolutions of stride 2, one hidden layer, ReLU. S = 32 is a smaller one of the same kind. No batch
-    norm: q(z|x) of an image must not depend on the other images of its batch.
+    (2018): convolutions of stride 2, one hidden layer, ReLU. S = 32 is a smaller one of the same kind; S = 16 has no
+    convolution, but two hidden layers. No batch norm: q(z|x) of an image must not depend on the others of its batch.
     """
 
     def __init__(self, latents: int = 10, size: int = 64, channels: int = 1):
@@ -29,7 +29,8 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(width_in, width, kernel, stride=2, padding=kernel // 2 - 1), nn.ReLU()]
             width_in = width
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.head = mlp(width_in * 16, HIDDEN[size], 2 * latents)
+        side = size >> len(LAYERS[size])  # of the image that the convolutions leave
+        self.head = mlp(width_in * side**2, *HIDDEN[size], 2 * latents)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1:] != self.shape:
@@ -48,12 +49,13 @@ class Decoder(nn.Module):
         super().__init__()
         _check(latents, size, channels)
         self.latents = latents
-        widths = [width for width, _ in reversed(LAYERS[size])]
-        layers: list[nn.Module] = [nn.ReLU(), nn.Unflatten(1, (widths[0], 4, 4))]
-        for width_in, width_out in pairwise([*widths, channels]):
-            layers += [nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1), nn.ReLU()]
-        self.head = mlp(latents, HIDDEN[size], widths[0] * 16)
-        self.convolutions = nn.Sequential(*layers[:-1])
+        widths = [*(width for width, _ in reversed(LAYERS[size])), channels]
+        side = size >> len(LAYERS[size])  # of the image that the convolutions start from
+        self.head = mlp(latents, *HIDDEN[size], widths[0] * side**2)
+        layers: list[nn.Module] = [nn.Unflatten(1, (widths[0], side, side))]
+        for width_in, width_out in pairwise(widths):
+            layers += [nn.ReLU(), nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1)]
+        self.convolutions = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.latents:

@@ -18,10 +18,12 @@ ENCODER_COUNT = {
     + 1025 * 256
     + 257 * 20,
     32: (16 * 1 + 1) * 16 + (16 * 16 + 1) * 32 + (16 * 32 + 1) * 32 + 513 * 128 + 129 * 20,
+    16: 257 * 256 + 257 * 256 + 257 * 20,
 }
 DECODER_COUNT = {
     64: 11 * 256 + 257 * 1024 + 16 * (64 * 64 + 64 * 32 + 32 * 32 + 32) + 64 + 32 + 32 + 1,
     32: 11 * 128 + 129 * 512 + 16 * (32 * 32 + 32 * 16 + 16) + 32 + 16 + 1,
+    16: 11 * 256 + 257 * 256 + 257 * 256,
 }
 
 
@@ -29,7 +31,7 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("size", [64, 32])
+@pytest.mark.parametrize("size", [64, 32, 16])
 def test_parameters_are_as_many_as_the_table_has(size):
     assert count(Encoder(10, size)) == ENCODER_COUNT[size]
     assert count(Decoder(10, size)) == DECODER_COUNT[size]
@@ -69,7 +71,19 @@ def test_the_decoder_written_out(size):
     assert decoder(10 * z).min() < 0  # logits: no activation at the end
 
 
-@pytest.mark.parametrize("size", [64, 32])
+def test_the_smallest_has_linear_layers_only():
+    vae, x, z = VAE(6, 16, channels=3), torch.rand(4, 3, 16, 16), torch.randn(4, 6)
+    h = x.flatten(1)
+    for i, layer in enumerate(weights(vae.encoder)):
+        h = F.linear(h.relu() if i else h, *layer)
+    torch.testing.assert_close(torch.cat(vae.encode(x), 1), h)
+    h = z
+    for i, layer in enumerate(weights(vae.decoder)):
+        h = F.linear(h.relu() if i else h, *layer)
+    torch.testing.assert_close(vae.decode(z), h.reshape(4, 3, 16, 16))
+
+
+@pytest.mark.parametrize("size", [64, 32, 16])
 def test_a_code_does_not_depend_on_its_batch(size):
     vae, x = VAE(5, size), torch.rand(9, 1, size, size)
     torch.testing.assert_close(vae.encode(x)[0][:1], vae.encode(x[:1])[0])
@@ -93,7 +107,7 @@ def test_mlp_is_linear_layers_with_relu_between():
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (lambda: VAE(size=48), r"size: expected one of \(64, 32\) pixels, got 48"),
+        (lambda: VAE(size=48), r"size: expected one of \(64, 32, 16\) pixels, got 48"),
         (lambda: VAE(latents=0), "latents: expected a positive integer, got 0"),
         (lambda: VAE(latents=2.0), "latents: expected a positive integer, got 2.0"),
         (lambda: Decoder(channels=-1), "channels: expected a positive integer, got -1"),

@@ -17,6 +17,9 @@ from course_lib.exercise import MB, exercise
 from course_lib.models import VAE
 from course_lib.training import check_images, check_positive, check_scalar, fit
 
+# How a training loop gets its images: sample(n, generator) gives (n, C, S, S), alone or first in a tuple.
+Sample = Callable[[int, torch.Generator], Tensor | tuple[Tensor, ...]]
+
 # ------------------------------------------------------------------ plain loops, given
 
 
@@ -231,7 +234,7 @@ def log_normal(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 def train_vae(
     vae: VAE,
-    sample: Callable[[int, torch.Generator], Tensor | tuple[Tensor, Tensor]],
+    sample: Sample,
     steps: int,
     *,
     batch: int,
@@ -255,8 +258,7 @@ def train_vae(
     device = next(vae.parameters()).device
 
     def step(i: int) -> dict[str, Tensor]:
-        drawn = sample(batch, generator)
-        x = drawn[0] if isinstance(drawn, tuple) else drawn
+        x = draw_images(sample, batch, generator)
         if i == 0:
             check_images(x, vae.encoder.shape)
         value = loss(*forward(vae, x.to(device), generator))
@@ -268,6 +270,12 @@ def train_vae(
 
     vae.train()
     return fit(step, steps)
+
+
+def draw_images(sample: Sample, n: int, generator: torch.Generator) -> Tensor:
+    """`sample(n, generator)` without what may come with the images."""
+    drawn = sample(n, generator)
+    return drawn[0] if isinstance(drawn, tuple) else drawn
 
 
 def forward(vae: VAE, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:

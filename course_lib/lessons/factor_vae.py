@@ -328,7 +328,7 @@ def optimal_logit(z: Tensor, correlation: Tensor) -> Tensor:
 
 def train_factor_vae(
     vae: VAE,
-    sample: Callable[[int, torch.Generator], tuple[Tensor, ...]],
+    sample: elbo.Sample,
     steps: int,
     *,
     batch: int,
@@ -336,12 +336,12 @@ def train_factor_vae(
     gamma: float,
     discriminator: nn.Module,
     lr: float = 1e-3,
-    discriminator_lr: float = 3e-3,
+    discriminator_lr: float = 1e-3,
     discriminator_steps: int = 1,
 ) -> dict[str, Tensor]:
     """Train `vae` and `discriminator` in place by `factor_vae_step`; returns the history of its report.
 
-    sample, generator     as in `elbo.train_vae`; sample gives a tuple, images first.
+    sample, generator     as in `elbo.train_vae`.
     discriminator_steps   updates of the discriminator for each of the VAE. Those beyond the first use the codes of
                           2 · batch images of their own; the encoder moves, and they help the discriminator to keep up.
 
@@ -360,11 +360,12 @@ def train_factor_vae(
     permute = partial(permute_dims, generator=generator)
 
     def step(i: int) -> dict[str, Tensor]:
-        x = sample(batch, generator)[0].to(device)
+        x = elbo.draw_images(sample, batch, generator).to(device)
         noise = torch.randn(batch, vae.decoder.latents, generator=generator, device=generator.device)
         report = factor_vae_step(vae, discriminator, *optimisers, x, noise.to(device), gamma, permute)
         for _ in range(discriminator_steps - 1):
-            z = sample_codes(vae, sample(2 * batch, generator)[0].to(device), generator)
+            other = elbo.draw_images(sample, 2 * batch, generator).to(device)
+            z = sample_codes(vae, other, generator)
             update_discriminator(discriminator, optimisers[1], z, permute)
         return report
 
