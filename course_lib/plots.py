@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -54,16 +57,65 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Put the course's style in force for all figures of this process."""
+    """Put the course's style in force for all figures of this process; in a notebook they get an alternative text."""
     mpl.rcParams.update(STYLE)
+    if "inline" not in mpl.get_backend():
+        return
+    from IPython import get_ipython
+    from matplotlib_inline.config import InlineBackend
+
+    shell = get_ipython()
+    shell.enable_matplotlib("inline")  # else this happens at the first figure, and undoes the next two lines
+    InlineBackend.instance(
+        parent=shell
+    ).figure_formats = set()  # JupyterLab shows a PNG without its alternative text
+    formatter = shell.display_formatter.formatters["text/html"]
+    formatter.for_type(Figure, lambda figure: picture_html(figure_png(figure, tight=True), describe(figure)))
 
 
-def figure_png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as PNG, without the versions and dates that would differ between two runs; closes it."""
+def figure_png(figure: Figure, dpi: int | str = "figure", tight: bool = False) -> bytes:
+    """The figure as PNG, without the versions and dates that would differ between two runs; closes it.
+
+    tight: cut off empty margins.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    box = "tight" if tight else None
+    options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=box, **options)
     plt.close(figure)
     return buffer.getvalue()
+
+
+def picture_html(png: bytes, alt: str) -> str:
+    """A PNG as an HTML element, with a text for those who cannot see it."""
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width:100%">'
+
+
+def describe(figure: Figure) -> str:
+    """The words of a figure as one text: for each of its axes the title, what is drawn over what, curves and labels."""
+    parts = [figure.get_suptitle()]
+    for axes in figure.axes:
+        if axes.get_label() == "<colorbar>":
+            parts.append(f"colour: {axes.get_ylabel()}" if axes.get_ylabel() else "")
+            continue
+        x, y = axes.get_xlabel(), axes.get_ylabel()
+        parts += [axes.get_title(), f"{y} over {x}" if x and y else x or y, ", ".join(_labels(axes))]
+    return ". ".join(" ".join(part.split()) for part in parts if part) or "A picture."
+
+
+def _labels(axes: Axes) -> list[str]:
+    """What is written in one system of axes, curves with their first and last values; no numbers of ticks."""
+    ends = {
+        line.get_label(): f"{line.get_label()} from {values[0]:.3g} to {values[-1]:.3g}"
+        for line in axes.lines
+        if len(values := line.get_ydata()) > 1 and line.get_xdata()[0] != line.get_xdata()[-1]
+    }
+    legend = axes.get_legend()
+    names = [ends.get(t.get_text(), t.get_text()) for t in legend.get_texts()] if legend else []
+    ticks = [t.get_text() for t in (*axes.get_yticklabels(), *axes.get_xticklabels())]
+    names += [t for t in ticks if any(c.isalpha() for c in t) and "mathdefault" not in t]
+    return [name for name in (*names, *(t.get_text() for t in axes.texts)) if name]
 
 
 def image_grid(
@@ -148,14 +200,8 @@ def heat_map(
     return figure
 
 
-def speed_bars(name: str, plain_ms: float, answer_ms: float, size: int) -> None:
-    """Display the times of the plain loop and of the answer, in milliseconds at a batch of `size`, as a picture."""
-    from IPython.display import Image, display
-
-    display(Image(data=figure_png(_speed_figure(name, plain_ms, answer_ms, size), dpi=90), format="png"))
-
-
-def _speed_figure(name: str, plain_ms: float, answer_ms: float, size: int) -> Figure:
+def speed_bars(name: str, plain_ms: float, answer_ms: float, size: int) -> Figure:
+    """The times of the plain loop and of the answer, in milliseconds at a batch of `size`."""
     times = [plain_ms, answer_ms]
     figure, axes = plt.subplots(figsize=(6.4, 1.5))
     axes.barh(["plain loop", "your answer"], times, color=[PALETTE["plain"], PALETTE["answer"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 
 import ipywidgets
@@ -11,7 +12,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from course_lib.exercise import MissingAnswer
-from course_lib.plots import figure_png
+from course_lib.plots import describe, figure_png, picture_html, speed_bars
 
 
 def explore(draw: Callable, **sliders) -> None:
@@ -25,34 +26,47 @@ def explore(draw: Callable, **sliders) -> None:
         raise ValueError("explore: expected at least one slider, such as rho=(-0.9, 0.9)")
     controls = {name: _control(name, spec) for name, spec in sliders.items()}
 
-    def picture() -> bytes:
-        return _png(draw(**{name: control.value for name, control in controls.items()}))
+    def drawn() -> tuple[bytes, str]:
+        values = {name: control.value for name, control in controls.items()}
+        return _drawn(draw(**values), values)
 
-    first = picture()
-    image = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%", "object_fit": "contain"})
+    first = drawn()
+    image = picture(*first)
     message = ipywidgets.Label()
 
     def redraw(change) -> None:
         try:
-            image.value, message.value = picture(), ""
+            image.value, message.value = picture_html(*drawn()), ""
         except MissingAnswer as error:  # an answer was deleted meanwhile: say so beside the sliders
             message.value = str(error)
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    # One message with three forms: the live widget, else the picture, else the words.
-    bundle = {
-        "application/vnd.jupyter.widget-view+json": {
-            "version_major": 2,
-            "version_minor": 0,
-            "model_id": ipywidgets.VBox(
-                [*controls.values(), message, image], layout={"align_items": "flex-start"}
-            ).model_id,
-        },
-        "image/png": first,
-        "text/plain": f"sliders: {', '.join(controls)}",
-    }
-    display(bundle, raw=True)
+    live = ipywidgets.VBox([*controls.values(), message, image], layout={"align_items": "flex-start"})
+    names = ", ".join(controls)
+    display_live(live, {"text/html": picture_html(*first), "text/plain": f"sliders: {names}"})
+
+
+def show_speed(name: str, plain_ms: float, answer_ms: float, size: int) -> None:
+    """Display `plots.speed_bars`. As a widget or a PNG, which nbval does not compare: times are never the same."""
+    figure = speed_bars(name, plain_ms, answer_ms, size)
+    words, png = describe(figure), figure_png(figure, dpi=90)
+    display_live(picture(png, words), {"image/png": png, "text/plain": f"the speed of {name}"}, words)
+
+
+def picture(png: bytes, alt: str) -> ipywidgets.HTML:
+    """A picture with an alternative text; `ipywidgets.Image` has none."""
+    return ipywidgets.HTML(picture_html(png, alt), layout={"max_width": "100%"})
+
+
+def display_live(widget: ipywidgets.Widget, otherwise: dict, alt: str = "") -> None:
+    """One message with several forms: the live widget, and for where there is no kernel, others by MIME type.
+
+    alt: of "image/png", for the programs that read it.
+    """
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    bundle = {"application/vnd.jupyter.widget-view+json": view, **otherwise}
+    display(bundle, metadata={"image/png": {"alt": alt}} if alt else {}, raw=True)
 
 
 def _control(name: str, spec: Sequence) -> ipywidgets.ValueWidget:
@@ -78,21 +92,27 @@ def _control(name: str, spec: Sequence) -> ipywidgets.ValueWidget:
     return slider(value=value, min=low, max=high, step=step, **look)
 
 
-def _png(drawing: object, width: int = 320) -> bytes:
-    """A Figure or an image (H, W) or (H, W, 3) in [0, 1] as PNG, small images enlarged to about `width` pixels."""
-    if isinstance(drawing, Figure):
-        return figure_png(drawing)
-    values = torch.as_tensor(drawing).detach().float().cpu().squeeze()
-    if not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)):
-        raise ValueError(
-            f"draw: expected a Figure or an image (H, W) or (H, W, 3), got shape {tuple(values.shape)}"
-        )
-    factor = max(1, width // values.shape[1])
-    values = values.clamp(0, 1).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-    if values.ndim == 2:
-        values = values[..., None].expand(-1, -1, 3)
-    import io
+def _drawn(drawing: object, values: dict, width: int = 320) -> tuple[bytes, str]:
+    """A Figure or an image (H, W) or (H, W, 3) in [0, 1] as PNG, small images enlarged to about `width` pixels.
 
+    And the same in words: those of the figure, or the values of the sliders.
+    """
+    if isinstance(drawing, Figure):
+        words = describe(drawing)
+        return figure_png(drawing), words
+    pixels = torch.as_tensor(drawing).detach().float().cpu().squeeze()
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ValueError(
+            f"draw: expected a Figure or an image (H, W) or (H, W, 3), got shape {tuple(pixels.shape)}"
+        )
+    factor = max(1, width // pixels.shape[1])
+    pixels = pixels.clamp(0, 1).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None].expand(-1, -1, 3)
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, values.numpy(), format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    matplotlib.image.imsave(buffer, pixels.numpy(), format="png", metadata={"Software": None})
+    words = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )
+    return buffer.getvalue(), f"The picture at {words}"

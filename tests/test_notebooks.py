@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,8 +48,17 @@ class TestCommitted:
 
     def test_has_outputs_and_no_errors(self, notebook):
         outputs = [o for c in code_cells(notebook) for o in c["outputs"]]
-        assert [o for o in outputs if "image/png" in o.get("data", {})]
         assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+
+    def test_every_picture_has_a_text_for_those_who_cannot_see_it(self, notebook):
+        found = []
+        for output in (o for c in code_cells(notebook) for o in c["outputs"]):
+            markup = "".join(output.get("data", {}).get("text/html", ""))
+            found += [m.group(1) or "" for m in re.finditer(r'<img(?: alt="([^"]*)")?', markup)]
+            if "image/png" in output.get("data", {}):
+                found.append(output["metadata"].get("image/png", {}).get("alt", ""))
+        assert len(found) >= 4
+        assert all(len(text) > 10 for text in found), found
 
     def test_every_exercise_has_a_stub_and_a_check(self, notebook):
         (lesson,) = [x for x in LESSONS if x.notebook == notebook.stem]

@@ -34,9 +34,9 @@ def check(ex: Exercise) -> None:
     report = inspect_answer(ex)
     display(report)
     if report.passed and ex.plain:
-        from course_lib.plots import speed_bars
+        from course_lib.widgets import show_speed
 
-        speed_bars(ex.name, *measure_speed(ex))
+        show_speed(ex.name, *measure_speed(ex))
 
 
 def inspect_answer(ex: Exercise) -> Report:
