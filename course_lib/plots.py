@@ -43,6 +43,7 @@ STYLE = {
     "figure.figsize": (6.4, 3.2),
     "figure.facecolor": "white",  # legible on a dark notebook too
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.06,  # inches: a title does not touch the edge
     "savefig.facecolor": "white",
     "font.size": 11,
     "axes.titlesize": 12,

@@ -37,7 +37,7 @@ def settings(home: Path) -> dict[str, str]:
     """An environment that keeps all of Jupyter's files in `home`, with SETTINGS in force."""
     for name, values in SETTINGS.items():
         file = home / "settings" / name
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
     kept = {
         name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
@@ -54,13 +54,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def server(folder: Path, **environment: str) -> Iterator[str]:
-    """JupyterLab on copies of all notebooks in `folder`; gives its address."""
+def server(folder: Path, startup: str = "", **environment: str) -> Iterator[str]:
+    """JupyterLab on copies of all notebooks in `folder`; gives its address. Each kernel runs `startup` first."""
     notebooks = folder / "notebooks"
     shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns("answers", ".*"))
     port = free_port()
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=course"]
+    scripts = folder / "home/ipythondir/profile_default/startup"
+    scripts.mkdir(parents=True)
+    (scripts / "startup.py").write_text(startup)
     env = os.environ | settings(folder / "home") | {"PYTHONPATH": str(ROOT)} | environment
     with running([*command, f"--notebook-dir={notebooks}"], port, folder / "server.log", env=env) as address:
         yield address
