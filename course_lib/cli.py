@@ -67,7 +67,9 @@ def pretrain(
         if done and "ufdn" in names:
             done = pretrained.pretrain_ufdn(folder, steps or pretrained.ufdn.STEPS, pick_device())
     if not done:
-        typer.echo("Interrupted. What was trained is kept; the same command goes on.", err=True)
+        typer.echo(
+            "Interrupted. The same command goes on where the VAEs stopped; UFDN starts anew.", err=True
+        )
         raise typer.Exit(1)
     typer.echo(
         f"{pretrained.table(folder)}\n\nCheckpoints and cards are in {folder}; the table belongs into data/README.md."

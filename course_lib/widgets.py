@@ -37,12 +37,12 @@ def explore(draw: Callable, **sliders) -> None:
     def redraw(change) -> None:
         try:
             image.value, message.value = picture_html(*drawn()), ""
-        except MissingAnswer as error:  # an answer was deleted meanwhile: say so beside the sliders
+        except MissingAnswer as error:  # an answer was deleted meanwhile: say so below the picture
             message.value = str(error)
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    live = ipywidgets.VBox([*controls.values(), message, image], layout={"align_items": "flex-start"})
+    live = ipywidgets.VBox([*controls.values(), image, message], layout={"align_items": "flex-start"})
     names = ", ".join(controls)
     display_live(live, {"text/html": picture_html(*first), "text/plain": f"sliders: {names}"})
 

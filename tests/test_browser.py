@@ -76,6 +76,7 @@ def test_a_wrong_answer_a_right_one_and_a_slider(page, address):
     before = picture.get_attribute("src")
     output.locator(".noUi-handle").first.press("ArrowRight")
     playwright.expect(picture).not_to_have_attribute("src", before)
+    picture.scroll_into_view_if_needed()
     notebook.picture("slider")
     assert not page.problems
 

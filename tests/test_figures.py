@@ -55,7 +55,7 @@ def test_a_slider_redraws_the_picture_and_its_words(shown, monkeypatch):
     boxes = []
     monkeypatch.setattr(widgets, "display_live", lambda live, *_: boxes.append(live))
     widgets.explore(lambda value: torch.full((4, 4), value), value=(0.0, 1.0, 0.25, 0.5))
-    slider, message, picture = boxes[0].children
+    slider, picture, message = boxes[0].children
     before = picture.value
     assert 'alt="The picture at value 0.5"' in before
     slider.value = 0.75
