@@ -922,14 +922,17 @@ def test_speed_is_measured_on_the_answer_in_force(monkeypatch):
 
 
 def test_check_displays_panel_and_speed(monkeypatch):
-    shown = []
+    shown, timed = [], []
     monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("course_lib.widgets.show_speed", lambda *times: timed.append(times))
     save_answer(elbo.gaussian_kl, kl_cell(GOOD))
     course_lib.check(elbo.gaussian_kl)
-    assert isinstance(shown[0], Report) and len(shown) == 2
+    assert isinstance(shown[0], Report) and shown[0].passed
+    ((name, plain, fast, size),) = timed
+    assert name == "gaussian_kl" and plain > fast > 0 and size == elbo.gaussian_kl.timed_size
     save_answer(elbo.gaussian_kl, kl_cell("return 1"))
     course_lib.check(elbo.gaussian_kl)
-    assert len(shown) == 3
+    assert len(shown) == 2 and len(timed) == 1
 
 
 # ---------------------------------------------------------------- progress, hints, reveal
