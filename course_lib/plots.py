@@ -11,8 +11,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib_inline.config import InlineBackend
 from torch import Tensor
 
 COLOURS = sns.color_palette("colorblind").as_hex()  # to be told apart with any kind of colour vision
@@ -60,16 +62,12 @@ STYLE = {
 def use_style() -> None:
     """Put the course's style in force for all figures of this process; in a notebook they get an alternative text."""
     mpl.rcParams.update(STYLE)
-    if "inline" not in mpl.get_backend():
+    shell = get_ipython()  # None in a process that a notebook has started, with the notebook's backend
+    if shell is None or "inline" not in mpl.get_backend():
         return
-    from IPython import get_ipython
-    from matplotlib_inline.config import InlineBackend
-
-    shell = get_ipython()
-    shell.enable_matplotlib("inline")  # else this happens at the first figure, and undoes the next two lines
-    InlineBackend.instance(
-        parent=shell
-    ).figure_formats = set()  # JupyterLab shows a PNG without its alternative text
+    shell.enable_matplotlib("inline")  # else this happens at the first figure, and undoes what follows
+    # Figures as HTML and not as PNG, whose alternative text JupyterLab does not show.
+    InlineBackend.instance(parent=shell).figure_formats = set()
     formatter = shell.display_formatter.formatters["text/html"]
     formatter.for_type(Figure, lambda figure: picture_html(figure_png(figure, tight=True), describe(figure)))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import pytest
@@ -41,6 +44,13 @@ def test_a_picture_carries_its_words_and_its_bytes():
     assert markup.startswith('<img alt="x &lt; &quot;y&quot;" src="data:image/png;base64,')
     assert base64.b64decode(re.search(r'base64,([^"]*)"', markup).group(1)) == png
     assert not plt.get_fignums()
+
+
+def test_a_process_started_by_a_notebook_draws_too():
+    inherited = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    code = "from course_lib import plots; print(plots.COLOURS[0])"
+    done = subprocess.run([sys.executable, "-c", code], env=inherited, capture_output=True, text=True)
+    assert done.stdout.strip() == plots.COLOURS[0], done.stderr
 
 
 @pytest.fixture
