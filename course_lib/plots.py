@@ -72,7 +72,7 @@ def use_style() -> None:
     formatter.for_type(Figure, lambda figure: picture_html(figure_png(figure, tight=True), describe(figure)))
 
 
-def figure_png(figure: Figure, dpi: int | str = "figure", tight: bool = False) -> bytes:
+def figure_png(figure: Figure, tight: bool = False) -> bytes:
     """The figure as PNG, without the versions and dates that would differ between two runs; closes it.
 
     tight: cut off empty margins.
@@ -80,7 +80,7 @@ def figure_png(figure: Figure, dpi: int | str = "figure", tight: bool = False) -
     buffer = io.BytesIO()
     box = "tight" if tight else None
     options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=box, **options)
+    figure.savefig(buffer, format="png", bbox_inches=box, **options)
     plt.close(figure)
     return buffer.getvalue()
 
@@ -202,7 +202,7 @@ def heat_map(
 def speed_bars(name: str, plain_ms: float, answer_ms: float, size: int) -> Figure:
     """The times of the plain loop and of the answer, in milliseconds at a batch of `size`."""
     times = [plain_ms, answer_ms]
-    figure, axes = plt.subplots(figsize=(6.4, 1.5))
+    figure, axes = plt.subplots(figsize=(6.4, 1.5), dpi=90)
     axes.barh(["plain loop", "your answer"], times, color=[PALETTE["plain"], PALETTE["answer"]])
     for i, ms in enumerate(times):
         axes.annotate(f"{ms:.3g} ms", (ms, i), xytext=(4, 0), textcoords="offset points", va="center")

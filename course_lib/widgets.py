@@ -50,7 +50,7 @@ def explore(draw: Callable, **sliders) -> None:
 def show_speed(name: str, plain_ms: float, answer_ms: float, size: int) -> None:
     """Display `plots.speed_bars`. As a widget or a PNG, which nbval does not compare: times are never the same."""
     figure = speed_bars(name, plain_ms, answer_ms, size)
-    words, png = describe(figure), figure_png(figure, dpi=90)
+    words, png = describe(figure), figure_png(figure)
     display_live(picture(png, words), {"image/png": png, "text/plain": f"the speed of {name}"}, words)
 
 

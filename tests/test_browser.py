@@ -136,6 +136,7 @@ def test_run_all_with_solutions_passes_every_check(page, tmp_path, lesson):
         assert error_outputs(page).count() == 0
         explored = page.locator(".jp-OutputArea-output .widget-vbox")
         assert explored.count() == sum("widgets.explore(" in source for source in notebook.sources())
+        assert explored.count() > 0 or lesson.module == "adda"  # the one lesson without sliders
         for box in explored.all():  # without a mouse
             before = box.locator("img").get_attribute("src")
             box.locator(".noUi-handle").last.press("ArrowRight")

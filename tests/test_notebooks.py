@@ -48,6 +48,7 @@ class TestCommitted:
 
     def test_has_outputs_and_no_errors(self, notebook):
         outputs = [o for c in code_cells(notebook) for o in c["outputs"]]
+        assert outputs
         assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
 
     def test_every_picture_has_a_text_for_those_who_cannot_see_it(self, notebook):
