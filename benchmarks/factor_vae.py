@@ -72,15 +72,16 @@ def contenders(device: torch.device) -> dict[str, Callable[[], None]]:
     noise = torch.randn(BATCH, LATENTS, generator=generator, device=device)
     permute = partial(factor_vae.permute_dims, generator=generator)
 
-    def networks(width: int, layers: int) -> tuple:
+    def networks(width: int, layers: int) -> factor_vae.Players:
         vae = VAE(LATENTS, 64).to(device)
         critic = factor_vae.make_discriminator(LATENTS, width, layers).to(device)
-        return vae, critic, *(torch.optim.Adam(m.parameters(), fused=True) for m in (vae, critic))
+        optimisers = (torch.optim.Adam(m.parameters(), fused=True) for m in (vae, critic))
+        return factor_vae.Players(vae, critic, *optimisers)
 
     vae, _, optimiser, _ = networks(1, 1)
     steps = {"VAE": partial(vae_step, vae, optimiser, x, noise)}
     for name, size in DISCRIMINATORS.items():
-        steps[name] = partial(factor_vae.factor_vae_step, *networks(*size), x, noise, 10.0, permute)
+        steps[name] = partial(factor_vae.factor_vae_step, networks(*size), x, noise, 10.0, permute)
     vae, critic, *optimisers = networks(*DISCRIMINATORS["1000 × 6 (paper)"])
     steps["1000 × 6, second batch"] = partial(
         second_batch_step, vae, critic, tuple(optimisers), x, other, noise, permute

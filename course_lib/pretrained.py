@@ -96,9 +96,11 @@ class Training:
     def _factor_vae_step(self, x: Tensor) -> dict[str, Tensor]:
         """As in factor_vae.train_factor_vae, but with optimisers that can be saved."""
         permute = partial(factor_vae.permute_dims, generator=self.generator)
-        networks = (self.vae, self.discriminator, self.optimiser, self.discriminator_optimiser)
+        players = factor_vae.Players(
+            self.vae, self.discriminator, self.optimiser, self.discriminator_optimiser
+        )
         noise = torch.randn(len(x), LATENTS, generator=self.generator, device=self.device)
-        report = factor_vae.factor_vae_step(*networks, x, noise, self.recipe.weight, permute)
+        report = factor_vae.factor_vae_step(players, x, noise, self.recipe.weight, permute)
         for _ in range(DISCRIMINATOR_STEPS - 1):
             x, _ = self.sprites.sample(2 * BATCH, self.generator)
             z = factor_vae.sample_codes(self.vae, x, self.generator)

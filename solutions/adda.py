@@ -286,9 +286,8 @@ def log_of_sigmoid(target_logits):
         "adda.inverted_label_loss(critic(target)), with the logits of the UPDATED critic.",
     ],
 )
-def adda_step(
-    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser, source_x, target_x
-):
+def adda_step(players, source_x, target_x):
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser = players
     with torch.no_grad():
         source = source_encoder(source_x)  # (B, D)
     target = target_encoder(target_x)  # (C, D)
@@ -318,9 +317,8 @@ def _(g):
         )
 
 
-def _step(
-    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser, source_x, target_x, *, wrong
-):
+def _step(players, source_x, target_x, *, wrong):
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser = players
     source, target = source_encoder(source_x), target_encoder(target_x)
     if wrong != "source not detached":
         source = source.detach()
@@ -407,8 +405,9 @@ def critic_steps_twice(*args):
     "You called train() on the target encoder. It then normalises with the batch's own statistics, and the source "
     "encoder with its running ones: the critic sees the mode, not the domain. Leave the modes as they are."
 )
-def target_in_training_mode(source_encoder, target_encoder, *rest):
-    return adda_step.function(source_encoder, target_encoder.train(), *rest)
+def target_in_training_mode(players, *batches):
+    players.target_encoder.train()
+    return adda_step.function(players, *batches)
 
 
 # ------------------------------------------------------------------ gradient_reverse

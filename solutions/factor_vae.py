@@ -320,7 +320,8 @@ def logits_detached(x, logits, mean, log_var, z_logits, gamma):
         "clear its gradients, backward, step.",
     ],
 )
-def factor_vae_step(vae, discriminator, vae_optimiser, discriminator_optimiser, x, noise, gamma, permute):
+def factor_vae_step(players, x, noise, gamma, permute):
+    vae, discriminator, vae_optimiser, discriminator_optimiser = players
     mean, log_var = vae.encode(x)
     z = elbo.reparameterise(mean, log_var, noise)  # (B, D)
     z_logits = discriminator(z)
@@ -355,9 +356,9 @@ def _(g):
         )
 
 
-def _step(  # the solution, with one thing or another gone wrong
-    vae, critic, vae_optimiser, critic_optimiser, x, noise, gamma, permute, *, wrong, sides=lambda z: z.chunk(2)
-):  # fmt: skip
+def _step(players, x, noise, gamma, permute, *, wrong, sides=lambda z: z.chunk(2)):
+    """The solution, with one thing or another gone wrong."""
+    vae, critic, vae_optimiser, critic_optimiser = players
     mean, log_var = vae.encode(x)
     z = elbo.reparameterise(mean, log_var, noise)
     codes = mean if wrong == "means" else z

@@ -251,18 +251,8 @@ def log_of_softmax(logits):
         "confusion_weight · ufdn.confusion_loss(critic(z)) and task_loss(z); backward and step.",
     ],
 )
-def ufdn_step(
-    model,
-    critic,
-    model_optimiser,
-    critic_optimiser,
-    x,
-    code,
-    noise,
-    task_loss,
-    kl_weight,
-    confusion_weight,
-):
+def ufdn_step(players, x, code, noise, task_loss, kl_weight, confusion_weight):
+    model, critic, model_optimiser, critic_optimiser = players
     mean, log_var = model.encode(x)
     z = elbo.reparameterise(mean, log_var, noise)  # (B, D)
 
@@ -295,20 +285,8 @@ def _(g):
         )
 
 
-def _step(
-    model,
-    critic,
-    model_optimiser,
-    critic_optimiser,
-    x,
-    code,
-    noise,
-    task_loss,
-    kl_weight,
-    confusion_weight,
-    *,
-    wrong,
-):
+def _step(players, x, code, noise, task_loss, kl_weight, confusion_weight, *, wrong):
+    model, critic, model_optimiser, critic_optimiser = players
     mean, log_var = model.encode(x)
     z = elbo.reparameterise(mean, log_var, noise)
     seen = z if wrong == "z not detached" else z.detach()

@@ -121,7 +121,7 @@ def test_a_step_is_the_one_written_out_with_autograd():
             p -= 0.2 * g
 
     optimisers = torch.optim.SGD(target.parameters(), 0.2), torch.optim.SGD(critic.parameters(), 0.3)
-    report = solved.adda_step(source, target, critic, *optimisers, a, b)
+    report = solved.adda_step(lesson.Players(source, target, critic, *optimisers), a, b)
     assert report["critic loss"].item() == pytest.approx(loss.item(), rel=1e-5)
     assert report["encoder loss"].item() == pytest.approx(encoder_loss.item(), rel=1e-5)
     for module, want in ((critic, want_critic), (target, want_target)):
@@ -133,8 +133,9 @@ def test_the_source_encoder_is_untouched_by_many_steps():
     source, target, critic = networks()
     before = copy.deepcopy(source.state_dict())
     optimisers = torch.optim.Adam(target.parameters()), torch.optim.Adam(critic.parameters())
+    players = lesson.Players(source, target, critic, *optimisers)
     for _ in range(5):
-        solved.adda_step(source, target, critic, *optimisers, torch.randn(8, 3), torch.randn(8, 3))
+        solved.adda_step(players, torch.randn(8, 3), torch.randn(8, 3))
     assert all(torch.equal(value, before[name]) for name, value in source.state_dict().items())
     assert all(p.grad is None for p in source.parameters())
     assert not target.training and not source.training
@@ -161,10 +162,11 @@ def test_the_game_can_be_won_where_a_shift_is_all_that_differs():
     target = solved.copy_encoder(source)
     critic = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Flatten(0))
     optimisers = [torch.optim.Adam(m.parameters(), lr=0.02, betas=(0.5, 0.99)) for m in (target, critic)]
+    players = lesson.Players(source, target, critic, *optimisers)
     g, offset = generator(1), torch.tensor([2.0, 0.0])
     for _ in range(600):
         a, b = torch.randn(2, 128, 2, generator=g)
-        solved.adda_step(source, target, critic, *optimisers, a, b + offset)
+        solved.adda_step(players, a, b + offset)
     assert (target.by + offset).norm() < 0.35
 
 

@@ -175,9 +175,10 @@ def take_steps(step, vae, discriminator, steps=1, lr=0.01):
     seen = []
     for optimiser, other in zip(optimisers, (discriminator, vae), strict=True):
         optimiser.register_step_pre_hook(lambda *_, o=other: seen.append([p.grad for p in o.parameters()]))
+    both = lesson.Players(vae, discriminator, *optimisers)
     for _ in range(steps):
         x, noise = torch.rand(6, 1, 32, 32, generator=g), torch.randn(6, 4, generator=g)
-        report = step(vae, discriminator, *optimisers, x, noise, 5.0, lambda z: z.flip(0))
+        report = step(both, x, noise, 5.0, lambda z: z.flip(0))
     return report, seen
 
 

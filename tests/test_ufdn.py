@@ -155,7 +155,7 @@ def test_a_step_is_the_one_written_out_with_autograd():
     def task(z):
         return z.square().mean()
 
-    report = solved.ufdn_step(model, critic, *optimisers, x, code, noise, task, 0.3, 2.0)
+    report = solved.ufdn_step(lesson.Players(model, critic, *optimisers), x, code, noise, task, 0.3, 2.0)
     wanted = {"critic loss": critic_loss, "VAE loss": vae, "confusion": confusion}
     assert {k: report[k].item() for k in wanted} == pytest.approx({k: v.item() for k, v in wanted.items()})
     for module, want in ((model, want_model), (critic, want_critic)):
@@ -172,10 +172,9 @@ def test_what_the_models_turn_leaves_in_the_critic_does_not_reach_the_critics_we
         z = mean + (log_var / 2).exp() * noise
     optimiser = torch.optim.SGD(alone.parameters(), 0.1)
     still = torch.optim.SGD(model.parameters(), 0.0)
+    players = lesson.Players(model, critic, still, critic_optimiser)
     for _ in range(4):
-        solved.ufdn_step(
-            model, critic, still, critic_optimiser, x, code, noise, lambda z: z.sum() * 0, 0.3, 1e4
-        )
+        solved.ufdn_step(players, x, code, noise, lambda z: z.sum() * 0, 0.3, 1e4)
         optimiser.zero_grad()
         F.cross_entropy(alone(z), code).backward()
         optimiser.step()
@@ -188,8 +187,9 @@ def test_the_critics_turn_leaves_no_gradient_in_the_model():
     optimisers[1].register_step_pre_hook(
         lambda *_: seen.append([p.grad for p in model.parameters() if p.grad is not None])
     )
+    players = lesson.Players(model, critic, *optimisers)
     for _ in range(3):
-        solved.ufdn_step(model, critic, *optimisers, x, code, noise, lambda z: z.sum(), 0.3, 2.0)
+        solved.ufdn_step(players, x, code, noise, lambda z: z.sum(), 0.3, 2.0)
     assert seen == [[], [], []]
 
 
@@ -206,6 +206,7 @@ def test_the_game_can_be_won_where_one_latent_holds_the_domain():
     optimisers = [
         torch.optim.Adam(m.parameters(), lr, betas=(0.5, 0.99)) for m, lr in ((model, 2e-3), (critic, 1e-2))
     ]
+    players = lesson.Players(model, critic, *optimisers)
     g = generator(1)
     code = torch.eye(3).repeat_interleave(32, 0)
 
@@ -224,7 +225,7 @@ def test_the_game_can_be_won_where_one_latent_holds_the_domain():
         x, content = batch()
         noise = torch.randn(96, 2, generator=g)
         task = lambda z, content=content: 10 * (z[:, 0] - content).square().mean()  # noqa: E731
-        solved.ufdn_step(model, critic, *optimisers, x, code, noise, task, 0.01, 20.0)
+        solved.ufdn_step(players, x, code, noise, task, 0.01, 20.0)
     x, content = batch()
     z = model.encode(x)[0].detach()
     assert told(z) < 0.1 < before

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -148,6 +149,16 @@ def inverted_label_loss(target_logits: Tensor) -> Tensor:
     """
 
 
+class Players(NamedTuple):
+    """The networks of the game, and an optimiser for each of the two that learn."""
+
+    source_encoder: nn.Module  # images to features (·, D); fixed
+    target_encoder: nn.Module  # images to features (·, D)
+    critic: nn.Module  # features (·, D) to logits (·,)
+    encoder_optimiser: torch.optim.Optimizer  # of the target encoder
+    critic_optimiser: torch.optim.Optimizer
+
+
 STEP_REPORT = ("critic loss", "encoder loss")
 
 
@@ -165,8 +176,9 @@ def _probe_step(
     target = _tiny_encoder(target_weight, running_mean).eval()
     critic = nn.Sequential(linear(critic_weight), nn.Tanh(), linear(critic_weight[:, :1].T), nn.Flatten(0))
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.2) for m in (target, critic)]
+    players = Players(source, target, critic, *optimisers)
     for _ in range(2):
-        report = implementation(source, target, critic, *optimisers, source_x, target_x)
+        report = implementation(players, source_x, target_x)
     check_report(report, STEP_REPORT)
     left = [p.grad.abs().sum() for p in source.parameters() if p.grad is not None]
     return {
@@ -193,15 +205,7 @@ def _probe_step(
     ),
     full_size=256,
 )
-def adda_step(
-    source_encoder: nn.Module,
-    target_encoder: nn.Module,
-    critic: nn.Module,
-    encoder_optimiser: torch.optim.Optimizer,
-    critic_optimiser: torch.optim.Optimizer,
-    source_x: Tensor,
-    target_x: Tensor,
-) -> dict[str, Tensor]:
+def adda_step(players: Players, source_x: Tensor, target_x: Tensor) -> dict[str, Tensor]:
     """One update of the critic, then one of the target encoder against the updated critic.
 
     1. The critic descends `domain_critic_loss` on the features of both batches.
@@ -209,7 +213,8 @@ def adda_step(
 
     Nothing reaches the source encoder, not even a gradient, and no module changes its mode. Each optimiser starts from
     cleared gradients: those that step 2 leaves in the critic must not enter its next update.
-    source_x (B, …), target_x (C, …); encoders: images to features (·, D); critic: features to logits (·,).
+    players: source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser, in this order and under these
+    names. source_x (B, …), target_x (C, …).
     Returns {"critic loss", "encoder loss"}, detached scalars, each from before the update it is used for.
     """
 

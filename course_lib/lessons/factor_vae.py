@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +142,15 @@ def factor_vae_loss(
     """
 
 
+class Players(NamedTuple):
+    """The two networks of the game, and an optimiser for each."""
+
+    vae: VAE  # encode(x) gives mean and log_var, (B, D) each; decode(z) gives logits (B, …)
+    discriminator: nn.Module  # codes (B, D) to logits (B,)
+    vae_optimiser: torch.optim.Optimizer
+    discriminator_optimiser: torch.optim.Optimizer
+
+
 class _TinyVAE(TinyEncoder):
     """Linear encoder and decoder with given weights: encoder (2D, P), decoder (P, D)."""
 
@@ -170,8 +180,9 @@ def _probe_step(
     critic = nn.Sequential(linear(discriminator), nn.Tanh(), linear(discriminator[:, :1].T), nn.Flatten(0))
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (vae, critic)]
     leaks = watch_gradients(vae, optimisers[1], x)
+    players = Players(vae, critic, *optimisers)
     for part in noise:
-        report = implementation(vae, critic, *optimisers, x, part, gamma, _roll_each)
+        report = implementation(players, x, part, gamma, _roll_each)
     check_report(report, STEP_REPORT)
     if len(leaks) != len(noise):
         raise ValueError(
@@ -202,14 +213,7 @@ def _probe_step(
     full_size=256,
 )
 def factor_vae_step(
-    vae: VAE,
-    discriminator: nn.Module,
-    vae_optimiser: torch.optim.Optimizer,
-    discriminator_optimiser: torch.optim.Optimizer,
-    x: Tensor,
-    noise: Tensor,
-    gamma: float,
-    permute: Callable[[Tensor], Tensor],
+    players: Players, x: Tensor, noise: Tensor, gamma: float, permute: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
     """One update of the VAE, then one of the discriminator, both on the codes z = μ + σ ε of the same batch.
 
@@ -217,8 +221,8 @@ def factor_vae_step(
     2. The discriminator descends discriminator_loss: the first half of the codes as they are against
        `permute` of the second half. No gradient reaches the VAE: its .grad is None while the discriminator steps.
 
-    x (B, …) and noise ε (B, D), B even; vae.encode(x) gives mean and log_var, vae.decode(z) logits; discriminator:
-    (B, D) to logits (B,); permute: your permute_dims with its generator. Returns {"loss", "total correlation",
+    players: vae, discriminator, vae_optimiser, discriminator_optimiser, in this order and under these names. x (B, …)
+    and noise ε (B, D), B even; permute: your permute_dims with its generator. Returns {"loss", "total correlation",
     "discriminator loss"}, scalar tensors on the device, each from before the update that it drives.
     After Kim & Mnih (2018), Alg. 2, who encode a second batch to be permuted; here the halves are independent.
     """
@@ -353,7 +357,9 @@ def train_factor_vae(
             f"discriminator_steps={discriminator_steps}"
         )
     device = next(vae.parameters()).device
-    optimisers = (
+    players = Players(
+        vae,
+        discriminator,
         torch.optim.Adam(vae.parameters(), lr=lr, fused=True),
         torch.optim.Adam(discriminator.parameters(), lr=discriminator_lr, betas=(0.5, 0.9), fused=True),
     )
@@ -362,11 +368,11 @@ def train_factor_vae(
     def step(i: int) -> dict[str, Tensor]:
         x = elbo.draw_images(sample, batch, generator).to(device)
         noise = torch.randn(batch, vae.decoder.latents, generator=generator, device=generator.device)
-        report = factor_vae_step(vae, discriminator, *optimisers, x, noise.to(device), gamma, permute)
+        report = factor_vae_step(players, x, noise.to(device), gamma, permute)
         for _ in range(discriminator_steps - 1):
             other = elbo.draw_images(sample, 2 * batch, generator).to(device)
             z = sample_codes(vae, other, generator)
-            update_discriminator(discriminator, optimisers[1], z, permute)
+            update_discriminator(discriminator, players.discriminator_optimiser, z, permute)
         return report
 
     return fit(step, steps)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +123,15 @@ def confusion_loss(logits: Tensor) -> Tensor:
     """
 
 
+class Players(NamedTuple):
+    """The two networks of the game, and an optimiser for each."""
+
+    model: nn.Module  # encode(x) gives mean and log_var, (B, D) each; decode(z, code) gives images
+    critic: nn.Module  # z (B, D) to the logits of the domains (B, K)
+    model_optimiser: torch.optim.Optimizer
+    critic_optimiser: torch.optim.Optimizer
+
+
 class _TinyUFDN(TinyEncoder):
     """Linear encoder (2D, P) and decoder (P, D + K) with given weights."""
 
@@ -150,10 +160,9 @@ def _probe_step(
     )
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.05) for m in (model, critic)]
     leaks = watch_gradients(model, optimisers[1], x)
+    players = Players(model, critic, *optimisers)
     for part in noise:
-        report = implementation(
-            model, critic, *optimisers, x, code, part, _tiny_task, kl_weight, confusion_weight
-        )
+        report = implementation(players, x, code, part, _tiny_task, kl_weight, confusion_weight)
     check_report(report, STEP_REPORT)
     return {
         **report,
@@ -189,10 +198,7 @@ def _tiny_task(z: Tensor) -> Tensor:
     full_size=256,
 )
 def ufdn_step(
-    model: nn.Module,
-    critic: nn.Module,
-    model_optimiser: torch.optim.Optimizer,
-    critic_optimiser: torch.optim.Optimizer,
+    players: Players,
     x: Tensor,
     code: Tensor,
     noise: Tensor,
@@ -209,8 +215,9 @@ def ufdn_step(
        task_loss(z), a scalar that the caller adds. The critic is not updated here, and its next update starts from
        cleared gradients.
 
-    model.encode(x) gives mean and log_var, (B, D) each; model.decode(z, code) images. Returns {"critic loss", "VAE
-    loss", "confusion", "task loss"}: detached scalars before their weights, each from before the update it is used for.
+    players: model, critic, model_optimiser, critic_optimiser, in this order and under these names. Returns {"critic
+    loss", "VAE loss", "confusion", "task loss"}: detached scalars before their weights, each from before the update it
+    is used for.
     """
 
 
@@ -463,7 +470,7 @@ def train(
     code = torch.eye(k, device=device)[:, None].expand(-1, BATCH, -1).flatten(0, 1)  # (K · BATCH, K)
     learn = {"lr": LR, "betas": (0.5, 0.99), "fused": True}
     optimiser = torch.optim.Adam([*model.parameters(), *classifier.parameters()], **learn)
-    critic_optimiser = torch.optim.Adam(critic.parameters(), **learn)
+    players = Players(model, critic, optimiser, torch.optim.Adam(critic.parameters(), **learn))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min(1.0, 2 * (1 - i / steps) + 0.05))
 
     def step(i: int) -> dict[str, Tensor]:
@@ -474,8 +481,7 @@ def train(
             known = labelled * BATCH
             return TASK_WEIGHT * F.cross_entropy(classifier(z[:known]), y[:known])
 
-        optimisers = optimiser, critic_optimiser
-        report = ufdn_step(model, critic, *optimisers, x, code, noise, task_loss, KL_WEIGHT, confusion_weight)
+        report = ufdn_step(players, x, code, noise, task_loss, KL_WEIGHT, confusion_weight)
         schedule.step()
         return report
 
