@@ -11,7 +11,8 @@ import typer
 
 from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise
-from course_lib.exercise.key import Key, data_folder, read_keys, record, write_keys
+from course_lib.exercise.key import Key, read_keys, record, write_keys
+from course_lib.files import data_folder
 from course_lib.lessons import LESSONS, Lesson, exercises
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

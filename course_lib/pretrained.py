@@ -20,7 +20,7 @@ from torch import Tensor
 
 from course_lib import metrics
 from course_lib.datasets.sprites import Sprites
-from course_lib.exercise.key import data_folder
+from course_lib.files import data_folder
 from course_lib.lessons import beta_vae, elbo, factor_vae, ufdn
 from course_lib.models import VAE
 from course_lib.training import fit, keep_freed_memory

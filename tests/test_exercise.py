@@ -642,7 +642,7 @@ def test_a_folder_that_cannot_be_written_is_explained(folder):
 
 def test_progress_that_cannot_be_saved_does_not_stop_a_check(folder):
     save_answer(elbo.gaussian_kl, kl_cell(GOOD))
-    (folder / "progress.part").mkdir()
+    (folder / "progress.json").mkdir()
     report = inspect_answer(elbo.gaussian_kl)
     assert report.passed and "could not be saved" in words(report)
 

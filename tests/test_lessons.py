@@ -15,7 +15,8 @@ from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.compare import agrees
 from course_lib.exercise.contract import Exercise
-from course_lib.exercise.key import data_folder, find_key, record
+from course_lib.exercise.key import find_key, record
+from course_lib.files import data_folder
 from course_lib.lessons import LESSONS, exercises
 
 EXERCISES = [ex for lesson in LESSONS for ex in exercises(lesson)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib.exercise.contract import run
-from course_lib.exercise.key import data_folder
+from course_lib.files import data_folder
 from course_lib.lessons import ufdn as lesson
 from course_lib.pretrained import pretrain_ufdn
 from solutions import ufdn as solved

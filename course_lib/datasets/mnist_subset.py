@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.exercise.key import data_folder
+from course_lib.files import data_folder
 
 ORIGINALS = {  # MD5 of the original files, uncompressed
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

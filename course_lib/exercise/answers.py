@@ -15,6 +15,7 @@ from IPython.core.getipython import get_ipython
 from IPython.core.inputtransformer2 import TransformerManager
 
 from course_lib.exercise.contract import Exercise, MissingAnswer
+from course_lib.files import replace
 
 HEADER = """\
 from __future__ import annotations
@@ -180,20 +181,12 @@ def save_answer(ex: Exercise, source: str) -> None:
     path = answer_file(ex)
     text = HEADER.format(lesson=ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1]
     try:
-        replace_text(path, text)
+        replace(path, text)
     except OSError as error:
         raise OSError(
             f"Your answer could not be saved as {path} ({error.strerror}). Make that folder writable, or set "
             f"{_SETTING} to a folder of yours before the kernel starts."
         ) from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write beside the file, then rename: an interrupted write loses nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 # ---------------------------------------------------------------- which answer is in force

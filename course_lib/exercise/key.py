@@ -22,6 +22,7 @@ from torch import Tensor
 
 from course_lib.exercise.answers import find_solution
 from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
+from course_lib.files import data_folder, replace
 
 
 @dataclass
@@ -33,12 +34,6 @@ class Key:
     mistakes: dict[str, list[dict[str, Tensor]]]
     sentences: dict[str, str]
     hints: list[str]
-
-
-def data_folder() -> Path:
-    """`data/`: inside the installed library, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return package / "data" if (package / "data").exists() else package.parent / "data"
 
 
 def outcome(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
@@ -94,8 +89,8 @@ def write_keys(path: Path, keys: dict[str, Key]) -> None:
                         tensors[f"{name}/{i}/{kind}/{k}"] = v.contiguous().clone()
         numbers = [{k: v for k, v in c.items() if not isinstance(v, Tensor)} for c in key.cases]
         notes[name] = {"numbers": numbers, "sentences": key.sentences, "hints": key.hints}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"exercises": json.dumps(notes, ensure_ascii=False)})
+    metadata = {"exercises": json.dumps(notes, ensure_ascii=False)}
+    replace(path, lambda draft: save_file(tensors, draft, metadata=metadata))
 
 
 @functools.cache

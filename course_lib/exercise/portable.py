@@ -14,6 +14,7 @@ from IPython.display import FileLink
 
 from course_lib.exercise import answers
 from course_lib.exercise.progress import Panel, _file, _message, merge
+from course_lib.files import replace
 
 LARGEST = 200_000  # bytes of one answer
 
@@ -24,11 +25,11 @@ def download_answers(name: str = "answers.zip") -> FileLink | Panel | None:
     files = sorted(answers.answers_folder().glob("*/*.py"))
     if not files:
         return _message("There are no answers yet: running an answer's cell saves it.")
-    draft = path.with_suffix(".part")
-    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in [*files, *filter(Path.exists, [_file()])]:
             archive.write(file, file.relative_to(answers.answers_folder()).as_posix())
-    draft.replace(path)
+    replace(path, buffer.getvalue())
     if "google.colab" in sys.modules:
         importlib.import_module("google.colab.files").download(str(path))
         return None
@@ -66,7 +67,7 @@ def _restore(file: Path, text: str) -> bool:
     differs = file.exists() and file.read_text(encoding="utf-8") != text
     if differs:
         file.replace(file.with_suffix(".before.py"))
-    answers.replace_text(file, text)
+    replace(file, text)
     return differs
 
 

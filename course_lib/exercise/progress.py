@@ -9,6 +9,7 @@ import json
 from course_lib.exercise import answers
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key
+from course_lib.files import replace
 
 
 def _file():
@@ -36,7 +37,7 @@ def _update(ex: Exercise, **changes) -> None:
 
 
 def _write(record: dict[str, dict]) -> None:
-    answers.replace_text(_file(), json.dumps(record, indent=1))
+    replace(_file(), json.dumps(record, indent=1))
 
 
 def status(name: str) -> str:

@@ -7,8 +7,9 @@ import hashlib
 import html
 import io
 import json
-import os
 from pathlib import Path
+
+from course_lib.files import replace
 
 
 class Gradebook:
@@ -94,10 +95,7 @@ class Gradebook:
             return {}
 
     def _write(self, name: str, text: str) -> None:
-        path = self.folder / name
-        draft = path.with_name(f".{path.name}.part")
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        replace(self.folder / name, text)
 
 
 NOTABLE = ("crashed", "timed out", "out of memory", "tampered")

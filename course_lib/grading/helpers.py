@@ -27,6 +27,7 @@ from course_lib.exercise.answers import (
     plain_python,
 )
 from course_lib.exercise.check import inspect_answer
+from course_lib.files import replace
 from course_lib.grading.sandbox import PACKAGE
 from course_lib.lessons import LESSONS, exercises
 
@@ -107,9 +108,7 @@ def solve(notebook: Path, out: Path) -> list[str]:
             if names:
                 cell["source"] = source.splitlines(keepends=True)
                 solved += names
-    draft = out.with_name(f".{out.name}.part")
-    draft.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(out)
+    replace(out, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return solved
 
 

@@ -21,7 +21,7 @@ from jupyter_client.manager import KernelManager
 from nbval.kernel import RunningKernel
 
 import course_lib
-from course_lib.exercise.key import data_folder
+from course_lib.files import data_folder
 from course_lib.grading.inside import SANDBOXED
 
 PACKAGE = Path(course_lib.__file__).parent

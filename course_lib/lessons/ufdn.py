@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from course_lib.datasets.digits import digits
 from course_lib.exercise import exercise
-from course_lib.exercise.key import data_folder
 from course_lib.exercise.probe import TinyEncoder, check_report, linear, number, watch_gradients
+from course_lib.files import data_folder
 from course_lib.lessons import elbo
 from course_lib.models import mlp
 from course_lib.training import fit

@@ -1,0 +1,33 @@
+"""Where the course keeps its data, and how any of its files is replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def data_folder() -> Path:
+    """`data/`: inside the installed library, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / "data" if (package / "data").exists() else package.parent / "data"
+
+
+def replace(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write a file as a whole: a draft beside it, then a rename, so that an interruption never leaves half of it.
+
+    content: text, bytes, or a function that writes to the path it is given. Folders are made as they are needed; the
+    draft is removed where writing fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if callable(content):
+            content(draft)
+        elif isinstance(content, bytes):
+            draft.write_bytes(content)
+        else:
+            draft.write_text(content, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""A file is replaced as a whole or not at all."""
+
+import pytest
+
+from course_lib.files import data_folder, replace
+
+
+def test_the_data_folder_holds_the_keys():
+    assert (data_folder() / "answer_keys" / "elbo.safetensors").is_file()
+
+
+@pytest.mark.parametrize("content", ["ä\n", "ä\n".encode(), lambda draft: draft.write_bytes("ä\n".encode())])
+def test_text_bytes_and_writers(tmp_path, content):
+    path = tmp_path / "new" / "file.txt"
+    replace(path, content)
+    replace(path, content)
+    assert path.read_bytes() == "ä\n".encode() and [*path.parent.iterdir()] == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
+    path = tmp_path / "file.txt"
+    replace(path, "old")
+
+    def half(draft):
+        draft.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(path, half)
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
