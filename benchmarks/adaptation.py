@@ -17,7 +17,7 @@ os.environ["COURSE_ANSWERS"] = "solutions"
 os.environ["TQDM_DISABLE"] = "1"
 
 from course_lib.datasets.digits import digits
-from course_lib.lessons import adda, ufdn
+from course_lib.experiments import adda, ufdn
 from course_lib.training import keep_freed_memory, pick_device
 
 PAIRS = ("mnist:optdigits", "optdigits:mnist", "mnist:mnist_m", "synth:mnist")

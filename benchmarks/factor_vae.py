@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.datasets.sprites import Sprites
+from course_lib.experiments.factor_vae import make_discriminator
 from course_lib.lessons import elbo, factor_vae
 from course_lib.models import VAE
-from course_lib.training import keep_freed_memory, pick_device
+from course_lib.training import descend, keep_freed_memory, pick_device
 
 BATCH, LATENTS, ROUNDS = 64, 10, 25
 DISCRIMINATORS = {
@@ -35,9 +36,7 @@ LIMIT = 1.6  # of a VAE step, with the course's discriminator
 def vae_step(vae: VAE, optimiser: torch.optim.Optimizer, x: Tensor, noise: Tensor) -> None:
     mean, log_var = vae.encode(x)
     loss = -elbo.elbo(x, vae.decode(elbo.reparameterise(mean, log_var, noise)), mean, log_var)
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
+    descend(optimiser, loss)
 
 
 def second_batch_step(
@@ -53,15 +52,11 @@ def second_batch_step(
     mean, log_var = vae.encode(x)
     z = elbo.reparameterise(mean, log_var, noise)
     loss = factor_vae.factor_vae_loss(x, vae.decode(z), mean, log_var, discriminator(z), 10.0)
-    optimisers[0].zero_grad()
-    loss.backward()
-    optimisers[0].step()
+    descend(optimisers[0], loss)
     with torch.no_grad():
         second = elbo.reparameterise(*vae.encode(other), noise)
     critic_loss = factor_vae.discriminator_loss(discriminator(z.detach()), discriminator(permute(second)))
-    optimisers[1].zero_grad()
-    critic_loss.backward()
-    optimisers[1].step()
+    descend(optimisers[1], critic_loss)
 
 
 def contenders(device: torch.device) -> dict[str, Callable[[], None]]:
@@ -74,7 +69,7 @@ def contenders(device: torch.device) -> dict[str, Callable[[], None]]:
 
     def networks(width: int, layers: int) -> factor_vae.Players:
         vae = VAE(LATENTS, 64).to(device)
-        critic = factor_vae.make_discriminator(LATENTS, width, layers).to(device)
+        critic = make_discriminator(LATENTS, width, layers).to(device)
         optimisers = (torch.optim.Adam(m.parameters(), fused=True) for m in (vae, critic))
         return factor_vae.Players(vae, critic, *optimisers)
 

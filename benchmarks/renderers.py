@@ -23,7 +23,7 @@ from course_lib.datasets.scenes import occlude, sprite_pictures, textures
 from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.shapes3d import render as render_shapes3d
 from course_lib.datasets.sprites import render as render_sprites
-from course_lib.lessons.elbo import train_vae
+from course_lib.experiments.elbo import train_vae
 from course_lib.models import VAE
 
 WANTED = 300  # images per second at 64x64 on 2 cores

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from course_lib.datasets.sprites import Sprites, render
-from course_lib.lessons.elbo import train_vae
+from course_lib.experiments.elbo import train_vae
 from course_lib.models import VAE
 
 

@@ -25,7 +25,7 @@ def measure(batch: int, keep: bool) -> None:
     import torch
 
     with nullcontext() if keep else patch("ctypes.CDLL", side_effect=OSError):  # as on a system without glibc
-        from course_lib.lessons.elbo import train_vae
+        from course_lib.experiments.elbo import train_vae
     from course_lib.datasets.sprites import Sprites
     from course_lib.models import VAE
     from course_lib.training import keep_freed_memory

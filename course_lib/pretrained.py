@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,10 +19,13 @@ from torch import Tensor
 
 from course_lib import metrics
 from course_lib.datasets.sprites import Sprites
+from course_lib.experiments import factor_vae, ufdn
+from course_lib.experiments.elbo import forward
 from course_lib.files import data_folder
-from course_lib.lessons import beta_vae, elbo, factor_vae, ufdn
+from course_lib.lessons import beta_vae, elbo
+from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
-from course_lib.training import fit, keep_freed_memory
+from course_lib.training import descend, fit, keep_freed_memory
 
 # ------------------------------------------------------------------ the recipe
 
@@ -84,28 +86,16 @@ class Training:
 
     def step(self, i: int) -> dict[str, Tensor]:
         """One update on BATCH images of the grid, drawn afresh."""
-        x, _ = self.sprites.sample(BATCH, self.generator)
         if self.recipe.method == "FactorVAE":
-            return self._factor_vae_step(x)
-        loss = self.loss(*elbo.forward(self.vae, x, self.generator))
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+            networks = self.vae, self.discriminator, self.optimiser, self.discriminator_optimiser
+            settings = {"gamma": self.recipe.weight, "discriminator_steps": DISCRIMINATOR_STEPS}
+            return factor_vae.update(
+                Players(*networks), self.sprites.sample, batch=BATCH, generator=self.generator, **settings
+            )
+        x, _ = self.sprites.sample(BATCH, self.generator)
+        loss = self.loss(*forward(self.vae, x, self.generator))
+        descend(self.optimiser, loss)
         return {"loss": loss}
-
-    def _factor_vae_step(self, x: Tensor) -> dict[str, Tensor]:
-        """As in factor_vae.train_factor_vae, but with optimisers that can be saved."""
-        permute = partial(factor_vae.permute_dims, generator=self.generator)
-        players = factor_vae.Players(
-            self.vae, self.discriminator, self.optimiser, self.discriminator_optimiser
-        )
-        noise = torch.randn(len(x), LATENTS, generator=self.generator, device=self.device)
-        report = factor_vae.factor_vae_step(players, x, noise, self.recipe.weight, permute)
-        for _ in range(DISCRIMINATOR_STEPS - 1):
-            x, _ = self.sprites.sample(2 * BATCH, self.generator)
-            z = factor_vae.sample_codes(self.vae, x, self.generator)
-            factor_vae.update_discriminator(self.discriminator, self.discriminator_optimiser, z, permute)
-        return report
 
     def advance(self, steps: int) -> bool:
         """Train for so many steps; False where the user interrupted."""
@@ -264,7 +254,7 @@ def bound(vae: VAE, sprites: Sprites, images: int, generator: torch.Generator) -
     parts = []
     for start in range(0, images, 512):
         x, _ = sprites.sample(min(512, images - start), generator)
-        x, logits, mean, log_var, _ = elbo.forward(vae, x, generator)
+        x, logits, mean, log_var, _ = forward(vae, x, generator)
         terms = (-elbo.bernoulli_log_likelihood(x, logits), elbo.gaussian_kl(mean, log_var))
         parts.append(torch.stack(terms))
     reconstruction, kl = torch.cat(parts, dim=1).mean(1).tolist()

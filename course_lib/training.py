@@ -9,11 +9,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+from course_lib.models import mlp
 
 REFRESH = 1.0  # seconds between two looks at the loss: each makes the processor wait for the device
 
@@ -70,6 +73,59 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
                 checked, looked = done, time.monotonic()
     _latest(history, checked, done)
     return {name: values[:done].cpu() for name, values in history.items()}
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of the optimiser down the gradient of a scalar loss."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, PyTorch's global generator starts from this seed; outside, it never notices.
+
+    For what can be drawn from nowhere else: the first weights of a network, which is made on the CPU.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def fit_classifier(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    *,
+    hidden: int = 128,
+    lr: float = 3e-3,
+    batch: int = 128,
+    steps: int = 300,
+    seed: int = 0,
+    label: str = "fresh classifier",
+) -> nn.Module:
+    """A fresh classifier of x (N, …) into y (N,), an MLP of one hidden layer; in eval mode.
+
+    Adam on the cross-entropy of minibatches drawn with replacement; no gradient reaches x. The seed decides about all.
+    """
+    x = x.detach().flatten(1)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    with seeded(seed):
+        classifier = nn.Sequential(nn.Flatten(), mlp(x.shape[1], hidden, classes)).to(x.device)
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=lr, fused=True)
+
+    def step(i: int) -> dict[str, Tensor]:
+        rows = torch.randint(len(x), (batch,), generator=generator, device=x.device)
+        loss = F.cross_entropy(classifier(x[rows]), y[rows])
+        descend(optimiser, loss)
+        return {"cross-entropy": loss}
+
+    fit(step, steps, label=label)
+    return classifier.eval()
 
 
 def check_images(x: Tensor, shape: tuple[int, ...]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib.exercise.contract import run
+from course_lib.experiments import adda as experiments
 from course_lib.lessons import adda as lesson
 from solutions import adda as solved
 
@@ -33,7 +34,7 @@ def randn(*shape, seed=0, dtype=torch.float64):
 
 def test_a_copy_is_bitwise_equal_independent_and_in_eval_mode():
     torch.manual_seed(0)
-    source = lesson.make_encoder().train()
+    source = experiments.make_encoder().train()
     source(torch.rand(8, 3, 32, 32))  # running statistics that are not the initial ones
     source.requires_grad_(False)
     before = copy.deepcopy(source.state_dict())
@@ -243,10 +244,10 @@ def test_the_a_distance_of_two_gaussians_is_known_in_closed_form():
 
 
 def test_the_measured_a_distance_is_0_for_one_domain_and_2_for_two_that_do_not_overlap():
-    features = torch.randn(600, lesson.FEATURES, generator=generator())
-    other = torch.randn(400, lesson.FEATURES, generator=generator(1))
-    assert lesson.a_distance(features, other, steps=60) < 0.4
-    assert lesson.a_distance(features, other + 3, steps=60) > 1.9
+    features = torch.randn(600, experiments.FEATURES, generator=generator())
+    other = torch.randn(400, experiments.FEATURES, generator=generator(1))
+    assert experiments.a_distance(features, other, steps=60) < 0.4
+    assert experiments.a_distance(features, other + 3, steps=60) > 1.9
 
 
 # ------------------------------------------------------------------ what is built on them
@@ -254,7 +255,7 @@ def test_the_measured_a_distance_is_0_for_one_domain_and_2_for_two_that_do_not_o
 
 @pytest.fixture(scope="module")
 def pair():
-    return lesson.load_pair("mnist", "optdigits", n=256)
+    return experiments.load_pair("mnist", "optdigits", n=256)
 
 
 def test_a_pair_is_what_its_domains_give(pair):
@@ -266,27 +267,27 @@ def test_no_method_of_adaptation_can_see_a_target_label(pair, monkeypatch):
     """Shuffling all of them changes the ceiling and the report, and not one weight."""
     adapted = []
     for labels in (pair.target_y, pair.target_y.flip(0)):
-        changed = lesson.Pair(**{**vars(pair), "target_y": labels, "test_y": labels[:500]})
-        encoder, _, _ = lesson.pretrain(changed.x, changed.y, 0, steps=2)
-        encoder, _ = lesson.adapt(encoder, changed.x, changed.target_x, 0, steps=2)
-        joint, _ = lesson.train_jointly("CORAL", changed.x, changed.y, changed.target_x, 0, steps=2)
+        changed = experiments.Pair(**{**vars(pair), "target_y": labels, "test_y": labels[:500]})
+        encoder, _, _ = experiments.pretrain(changed.x, changed.y, 0, steps=2)
+        encoder, _ = experiments.adapt(encoder, changed.x, changed.target_x, 0, steps=2)
+        joint, _ = experiments.train_jointly("CORAL", changed.x, changed.y, changed.target_x, 0, steps=2)
         adapted.append(torch.cat([p.flatten() for p in (*encoder.parameters(), *joint.parameters())]))
     assert torch.equal(*adapted)
 
 
 def test_pretraining_learns_and_repeats_and_ends_in_eval_mode(pair):
-    encoder, classifier, history = lesson.pretrain(pair.x, pair.y, 0, steps=60)
+    encoder, classifier, history = experiments.pretrain(pair.x, pair.y, 0, steps=60)
     assert history["cross-entropy"][-10:].mean() < 0.5 * history["cross-entropy"][:5].mean()
     assert not any(m.training for m in encoder.modules())
-    assert lesson.accuracy(encoder, classifier, pair.x, pair.y) > 0.8
-    again, _, _ = lesson.pretrain(pair.x, pair.y, 0, steps=60)
+    assert experiments.accuracy(encoder, classifier, pair.x, pair.y) > 0.8
+    again, _, _ = experiments.pretrain(pair.x, pair.y, 0, steps=60)
     assert all(torch.equal(p, q) for p, q in zip(encoder.parameters(), again.parameters(), strict=True))
 
 
 def test_adaptation_leaves_the_source_encoder_and_running_statistics(pair):
-    encoder, _, _ = lesson.pretrain(pair.x, pair.y, 0, steps=3)
+    encoder, _, _ = experiments.pretrain(pair.x, pair.y, 0, steps=3)
     before = copy.deepcopy(encoder.state_dict())
-    target, history = lesson.adapt(encoder, pair.x, pair.target_x, 0, steps=3)
+    target, history = experiments.adapt(encoder, pair.x, pair.target_x, 0, steps=3)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert set(history) == {"critic loss", "encoder loss"} and len(history["critic loss"]) == 3
     for (name, p), q in zip(encoder.named_parameters(), target.parameters(), strict=True):
@@ -297,17 +298,17 @@ def test_adaptation_leaves_the_source_encoder_and_running_statistics(pair):
 
 @pytest.mark.parametrize("method", ["CORAL", "reversal"])
 def test_joint_training_learns_the_source(pair, method):
-    encoder, classifier = lesson.train_jointly(method, pair.x, pair.y, pair.target_x, 0, steps=60)
-    assert lesson.accuracy(encoder, classifier, pair.x, pair.y) > 0.7
+    encoder, classifier = experiments.train_jointly(method, pair.x, pair.y, pair.target_x, 0, steps=60)
+    assert experiments.accuracy(encoder, classifier, pair.x, pair.y) > 0.7
 
 
 def test_an_unknown_method_is_named(pair):
     with pytest.raises(ValueError, match="method: expected one of CORAL, reversal, got 'MMD'"):
-        lesson.train_jointly("MMD", pair.x, pair.y, pair.target_x, 0)
+        experiments.train_jointly("MMD", pair.x, pair.y, pair.target_x, 0)
 
 
 def test_a_skewed_target_has_the_kept_digits_only(pair):
-    kept = lesson.skewed(pair.target_x, pair.target_y, 3)
+    kept = experiments.skewed(pair.target_x, pair.target_y, 3)
     assert len(kept) == (pair.target_y < 3).sum() and torch.equal(
         kept[0], pair.target_x[pair.target_y < 3][0]
     )
@@ -315,7 +316,7 @@ def test_a_skewed_target_has_the_kept_digits_only(pair):
 
 def test_the_plane_is_that_of_the_largest_variance():
     features = torch.randn(500, 5, generator=generator()) * torch.tensor([1.0, 9.0, 0.5, 4.0, 0.1]) + 3
-    points = lesson.plane(features)(features)
+    points = experiments.plane(features)(features)
     assert points.shape == (500, 2) and points.mean(0).abs().max() < 1e-4
     correlation = torch.corrcoef(torch.cat([points.T, features[:, [1, 3]].T]))[:2, 2:].abs()
     assert correlation.diagonal().min() > 0.99

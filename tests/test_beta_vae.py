@@ -11,8 +11,9 @@ from torch.distributions import Bernoulli, Categorical, Independent, MixtureSame
 
 from course_lib import metrics
 from course_lib.exercise.device import DeviceWatch
+from course_lib.experiments import beta_vae as experiments
+from course_lib.experiments.elbo import LinearVAE
 from course_lib.lessons import beta_vae as lesson
-from course_lib.lessons.elbo import LinearVAE
 from solutions import beta_vae as solved
 
 
@@ -90,7 +91,7 @@ def test_a_dimension_collapses_at_its_own_beta():
 def test_trained_linear_vaes_find_the_exact_optimum():
     eigenvalues, noise = torch.tensor([3.0, 1.5, 0.4]), torch.tensor(0.2)
     beta = torch.tensor([2.0, 4.0, 10.0, 20.0])
-    rate, distortion = lesson.train_linear_vaes(eigenvalues, noise, beta, generator(1), steps=1500)
+    rate, distortion = experiments.train_linear_vaes(eigenvalues, noise, beta, generator(1), steps=1500)
     exact_rate, exact_distortion = lesson.active_dimensions(eigenvalues, noise, beta)
     torch.testing.assert_close(rate, exact_rate, rtol=0, atol=0.01)
     torch.testing.assert_close(distortion, exact_distortion.sum(1), rtol=0.01, atol=0.01)
@@ -100,7 +101,7 @@ def test_linear_terms_are_those_of_samples():
     g = generator()
     x, log_var = torch.randn(4, 3, generator=g), 0.3 * torch.randn(1, 1, 3, generator=g)
     encoder, decoder = torch.randn(2, 1, 3, 3, generator=g)
-    rate, distortion = lesson.linear_vae_terms(x, encoder, decoder, log_var)
+    rate, distortion = experiments.linear_vae_terms(x, encoder, decoder, log_var)
     mean = x @ encoder[0]
     z = mean + (0.5 * log_var[0]).exp() * torch.randn(100_000, 4, 3, generator=g)
     sampled = (x - z @ decoder[0]).square().sum(2).mean()
@@ -235,7 +236,7 @@ def test_decomposition_is_that_of_quadrature():
 
 def test_exact_weights_agree_with_the_metric():
     z, mean, log_var = posteriors(1500, 3)
-    found = lesson.decompose(z, mean, log_var, -math.log(1500))
+    found = experiments.decompose(z, mean, log_var, -math.log(1500))
     exact = metrics.kl_decomposition_exact(mean, log_var, generator(1), num_samples=6000)
     expected = torch.tensor([exact.mutual_information, exact.total_correlation, exact.dimension_wise_kl])
     torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
@@ -246,13 +247,13 @@ def test_decompose_with_constant_weights_is_minibatch_weighted_sampling():
     joint, marginals = lesson.log_aggregate_posterior(z, mean, log_var, 700)
     log_conditional = exact_log_densities(z, mean, log_var).sum(2).diagonal().float()
     expected = lesson.kl_decomposition(z, log_conditional, joint, marginals)
-    found = lesson.decompose(z, mean, log_var, -math.log(700 * 20))
+    found = experiments.decompose(z, mean, log_var, -math.log(700 * 20))
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_information_is_at_most_log_n():
     z, mean, log_var = posteriors(300, 3, log_var=-12.0)
-    information = lesson.decompose(z, mean, log_var, -math.log(300))[0]
+    information = experiments.decompose(z, mean, log_var, -math.log(300))[0]
     assert math.log(300) - 0.1 < information < math.log(300) + 0.1
 
 
@@ -265,10 +266,10 @@ def test_average_over_batches_uses_each_example_once():
         seen.extend(z.flatten().tolist())
         return z.mean()
 
-    average = lesson.average_over_batches(estimate, z, z, z, 5, generator())
+    average = experiments.average_over_batches(estimate, z, z, z, 5, generator())
     assert sorted(seen) == z.flatten().tolist() and average.item() == 4.5
     with pytest.raises(ValueError, match="expected 1 to 10"):
-        lesson.average_over_batches(estimate, z, z, z, 11, generator())
+        experiments.average_over_batches(estimate, z, z, z, 11, generator())
 
 
 # ------------------------------------------------------------------ log_marginals_streaming
@@ -356,10 +357,10 @@ def test_gap_is_that_of_plain_python_and_of_any_order(latents, factors, seed):
 
 def test_gap_of_perfect_and_of_duplicated_codes():
     factors = torch.cartesian_prod(torch.arange(8), torch.arange(5), torch.arange(4))
-    perfect, entropies = lesson.information_matrix(factors.float(), factors)
+    perfect, entropies = experiments.information_matrix(factors.float(), factors)
     torch.testing.assert_close(entropies, torch.tensor([8.0, 5.0, 4.0]).log())
     torch.testing.assert_close(lesson.mutual_information_gap(perfect, entropies), torch.tensor(1.0))
-    twice, _ = lesson.information_matrix(torch.cat([factors, factors], 1).float(), factors)
+    twice, _ = experiments.information_matrix(torch.cat([factors, factors], 1).float(), factors)
     torch.testing.assert_close(lesson.mutual_information_gap(twice, entropies), torch.tensor(0.0))
 
 
@@ -368,7 +369,7 @@ def test_gap_of_codes_is_that_of_the_metric():
     factors = torch.randint(0, 6, (4000, 3), generator=g)
     codes = factors.float() @ torch.randn(3, 5, generator=g) + torch.randn(4000, 5, generator=g)
     codes[:, 4] = 2.0  # a dead latent
-    found = lesson.mutual_information_gap(*lesson.information_matrix(codes, factors))
+    found = lesson.mutual_information_gap(*experiments.information_matrix(codes, factors))
     assert abs(found.item() - metrics.mutual_information_gap(codes, factors)) < 1e-3
 
 
@@ -387,7 +388,7 @@ def test_a_rotated_code_has_the_same_elbo_and_no_gap():
         mean, covariance = vae.posterior(x)
         log_var = covariance.diagonal().log().expand_as(mean)
         assert vae.exact_gap(x, mean, log_var).abs().max() < 1e-4  # so the ELBO is log p(x), for both
-        gaps[name] = lesson.mutual_information_gap(*lesson.information_matrix(mean, factors)).item()
+        gaps[name] = lesson.mutual_information_gap(*experiments.information_matrix(mean, factors)).item()
     assert gaps["straight"] > 0.6 and gaps["rotated"] < 0.05
 
 
@@ -423,7 +424,7 @@ def test_evaluation_of_a_perfect_code():
     factors = torch.cartesian_prod(torch.arange(8), torch.arange(6), torch.arange(5))
     images = torch.zeros(len(factors), 1, 2, 4)
     images[:, 0, 0, :3] = factors.float()
-    found = lesson.evaluate(PerfectCode(), images, factors, generator())
+    found = experiments.evaluate(PerfectCode(), images, factors, generator())
     assert abs(found["reconstruction"] - 8 * math.log(2)) < 1e-4
     assert abs(found["mutual information"] - math.log(240)) < 0.1  # posteriors do not overlap
     assert abs(found["total correlation"]) < 0.02  # a complete grid: the factors are independent

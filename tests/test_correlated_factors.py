@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
+from course_lib.experiments import correlated_factors as experiments
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons.mutual_information import gaussian_total_correlation
 
@@ -171,9 +172,9 @@ TABLE = [
 
 @pytest.mark.parametrize(("rho", "noise", "method", "row"), TABLE)
 def test_the_exact_table(rho, noise, method, row):
-    weight = lesson.linear_optimum(torch.tensor(rho), torch.tensor(noise))[lesson.METHODS.index(method)]
+    weight = lesson.linear_optimum(torch.tensor(rho), torch.tensor(noise))[experiments.METHODS.index(method)]
     for test, wanted in zip((rho, 0.0, -rho), row, strict=True):
-        found = lesson.variance_explained(weight, torch.tensor(test), torch.tensor(noise)).item()
+        found = experiments.variance_explained(weight, torch.tensor(test), torch.tensor(noise)).item()
         assert found == pytest.approx(wanted, abs=1.1e-3)
         assert found == pytest.approx(explained(weight.double().numpy(), test, noise), abs=1e-5)
 
@@ -234,22 +235,24 @@ def test_the_accuracy_bound_is_what_a_linear_program_reaches():
 
 @pytest.mark.parametrize("c", [0.0, 0.3, 0.9, 1.0, -0.6])
 def test_two_balanced_attributes_lose_half_their_correlation(c):
-    assert lesson.accuracy_bound(lesson.binary_joint(c)).item() == pytest.approx(1 - abs(c) / 2, abs=1e-6)
+    assert lesson.accuracy_bound(experiments.binary_joint(c)).item() == pytest.approx(
+        1 - abs(c) / 2, abs=1e-6
+    )
 
 
 def test_bad_correlations_and_methods_give_a_clear_error():
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
-        lesson.binary_joint(1.2)
+        experiments.binary_joint(1.2)
     with pytest.raises(ValueError, match="one of"):
-        lesson.train_heads("mi", lesson.two_digits("test"), 0.9, 0, steps=1)
+        experiments.train_heads("mi", experiments.two_digits("test"), 0.9, 0, steps=1)
 
 
 # ------------------------------------------------------------------ the game
 
 
 def test_both_sides_of_the_game_move_their_own_player_only():
-    critic = lesson.Critic("CMI", generator())
-    codes = tuple(torch.randn(64, lesson.HALF, generator=generator(k)).requires_grad_() for k in (1, 2))
+    critic = experiments.Critic("CMI", generator())
+    codes = tuple(torch.randn(64, experiments.HALF, generator=generator(k)).requires_grad_() for k in (1, 2))
     a = torch.randint(2, (64, 2), generator=generator())
     before = [p.clone() for p in critic.network.parameters()]
     critic.train(codes, a)
@@ -262,22 +265,22 @@ def test_both_sides_of_the_game_move_their_own_player_only():
 def test_pairs_ask_both_questions_inside_the_right_groups():
     z1, z2 = torch.zeros(4, 5), torch.ones(4, 5)
     a = torch.tensor([[0, 1], [1, 1], [0, 0], [1, 0]])
-    own, rest, group, groups = lesson.pairs("CMI", (z1, z2), a)
+    own, rest, group, groups = experiments.pairs("CMI", (z1, z2), a)
     assert torch.equal(own, torch.cat([z1, z2])) and torch.equal(rest, torch.cat([z2, z1]))
     assert group.tolist() == [0, 1, 0, 1, 3, 3, 2, 2] and groups == 4
-    own, rest, group, groups = lesson.pairs("MI", (z1, z2), a)
+    own, rest, group, groups = experiments.pairs("MI", (z1, z2), a)
     assert torch.equal(own, z1) and torch.equal(rest, z2) and group.tolist() == [0] * 4 and groups == 1
 
 
 def test_images_have_the_attributes_that_were_asked_for():
     """The same seed draws the same picture behind other clouds: change one attribute, and its half alone changes."""
-    draw = lesson.two_digits("test", threshold=1.0)  # no clouds
+    draw = experiments.two_digits("test", threshold=1.0)  # no clouds
     a = torch.randint(2, (50, 2), generator=generator())
     images, other = draw(a, generator(1)), draw(torch.stack([a[:, 0], 1 - a[:, 1]], dim=1), generator(1))
     assert images.shape == (50, 1, 16, 32)
     assert torch.equal(images[..., :16], other[..., :16])
     assert (images[..., 16:] != other[..., 16:]).flatten(1).any(1).all()
-    domains = lesson.digit_and_domain("test")(torch.tensor([[0, 0], [0, 1]]).repeat(50, 1), generator())
+    domains = experiments.digit_and_domain("test")(torch.tensor([[0, 0], [0, 1]]).repeat(50, 1), generator())
     assert domains.shape == (100, 3, 16, 16)
     assert (domains[0::2, :, 0, 0] == 0).all() and (domains[1::2, :, 0, 0] > 0).float().mean() > 0.9
 
@@ -298,7 +301,7 @@ def test_group_accuracy_is_that_of_each_group():
             first = torch.where(a[:, 1] == 0, a[:, 0], 1)
             return torch.nn.functional.one_hot(torch.stack([first, a[:, 1]], dim=1), 2).float()
 
-    found = lesson.group_accuracy(Oracle(), lambda a, generator: a)
+    found = experiments.group_accuracy(Oracle(), lambda a, generator: a)
     assert found.tolist() == [[1, 0], [1, 1]]
 
 
@@ -323,13 +326,13 @@ class Known(torch.nn.Module):
 
 def test_mixing_of_codes_that_are_known():
     """Independent positions: a code is x and y or their sum and difference, as it was built."""
-    correlation, nats = lesson.mixing(Known(turned=False), 10.0)
+    correlation, nats = experiments.mixing(Known(turned=False), 10.0)
     assert torch.allclose(correlation[:, :2], torch.eye(2), atol=0.06)
-    turned, _ = lesson.mixing(Known(turned=True), 10.0)
+    turned, _ = experiments.mixing(Known(turned=True), 10.0)
     assert torch.allclose(turned[:, 2:], torch.eye(2), atol=0.06)
     assert correlation.shape == (2, 4) and torch.allclose(nats, torch.tensor(0.5), atol=0.05)
 
 
 def test_a_short_training_repeats():
-    a, b = (lesson.train_positions(0.1, seed=3, steps=3) for _ in range(2))
+    a, b = (experiments.train_positions(0.1, seed=3, steps=3) for _ in range(2))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))

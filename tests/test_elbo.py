@@ -15,6 +15,7 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
+from course_lib.experiments import elbo as experiments
 from course_lib.lessons import elbo
 
 
@@ -36,10 +37,10 @@ def batches(draw, count: int, bound: float = 4.0):
     return [torch.from_numpy(draw(values)) for _ in range(count)]
 
 
-def linear_vae(g, pixels: int = 5, latents: int = 2) -> elbo.LinearVAE:
+def linear_vae(g, pixels: int = 5, latents: int = 2) -> experiments.LinearVAE:
     weight = torch.randn(pixels, latents, generator=g, dtype=torch.float64)
     bias = torch.randn(pixels, generator=g, dtype=torch.float64)
-    return elbo.LinearVAE(weight, bias, torch.tensor(0.4, dtype=torch.float64))
+    return experiments.LinearVAE(weight, bias, torch.tensor(0.4, dtype=torch.float64))
 
 
 # ------------------------------------------------------------------ reparameterise
@@ -114,7 +115,7 @@ def test_the_kl_loop_equals_the_solution(tensors):
 
 @given(batches(2))
 def test_kl_per_latent_adds_up_to_the_kl(tensors):
-    per_latent = elbo.kl_per_latent(*tensors)
+    per_latent = experiments.kl_per_latent(*tensors)
     assert per_latent.shape == tensors[0].shape[1:] and (per_latent >= -1e-12).all()
     assert per_latent.sum().item() == pytest.approx(elbo.gaussian_kl(*tensors).mean().item(), abs=1e-9)
 
@@ -243,7 +244,7 @@ def test_the_posterior_is_bayes_rule(g):
     vae = linear_vae(g)
     x, z = (torch.randn(3, n, generator=g, dtype=torch.float64) for n in (5, 2))
     mean, covariance = vae.posterior(x)
-    joint = elbo.log_normal(x, z @ vae.weight.T + vae.bias, vae.noise_variance.log())
+    joint = experiments.log_normal(x, z @ vae.weight.T + vae.bias, vae.noise_variance.log())
     joint = joint + Normal(torch.zeros_like(z), torch.ones_like(z)).log_prob(z).sum(1)
     evidence = elbo.linear_gaussian_log_likelihood(x, vae.weight, vae.bias, vae.noise_variance)
     for i in range(3):
@@ -286,7 +287,7 @@ def test_bounds_are_in_order_and_tight_at_the_posterior(g):
     assert bounds[0] + 0.02 < bounds[1] < bounds[2] < evidence + 0.005
     assert bounds[0] == pytest.approx(log_weights.mean().item())
 
-    diagonal = elbo.LinearVAE(
+    diagonal = experiments.LinearVAE(
         torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double(), vae.bias[:2], vae.noise_variance
     )
     mean, covariance = diagonal.posterior(

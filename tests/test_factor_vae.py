@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib.datasets.grid import FactorGrid
+from course_lib.experiments import factor_vae as experiments
 from course_lib.lessons import factor_vae as lesson
 from course_lib.models import VAE
 from solutions import factor_vae as solved
@@ -85,13 +86,13 @@ def test_the_optimal_logit_is_the_log_density_ratio():
     z = torch.randn(50, 3, generator=generator())
     joint = torch.distributions.MultivariateNormal(torch.zeros(3), correlation).log_prob(z)
     product = torch.distributions.Normal(0, 1).log_prob(z).sum(1)
-    assert torch.allclose(lesson.optimal_logit(z, correlation), joint - product, atol=1e-5)
+    assert torch.allclose(experiments.optimal_logit(z, correlation), joint - product, atol=1e-5)
 
 
 def test_its_mean_is_the_total_correlation():
     correlation = equicorrelated(0.5, 4)
     z = correlated_codes(correlation)(200_000, generator())
-    logits = lesson.optimal_logit(z, correlation)
+    logits = experiments.optimal_logit(z, correlation)
     exact = -0.5 * math.log(0.5**3 * 2.5)  # det of an equicorrelated matrix: (1 − ρ)^(D−1) (1 + (D − 1) ρ)
     estimate = solved.total_correlation_from_logits(logits).item()
     assert abs(estimate - exact) < 4 * logits.std().item() / math.sqrt(len(logits))
@@ -101,16 +102,16 @@ def test_a_discriminator_learns_a_known_ratio():
     correlation = equicorrelated(0.8, 2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        discriminator = lesson.make_discriminator(2, width=64, layers=2)
+        discriminator = experiments.make_discriminator(2, width=64, layers=2)
     sample = correlated_codes(correlation)
-    history = lesson.train_discriminator(
+    history = experiments.train_discriminator(
         discriminator, sample, 500, batch=512, generator=generator(), lr=3e-3
     )
     exact = 0.5108  # −½ log(1 − 0.8²)
     assert history["total correlation"][0].abs() < 0.2
     assert abs(history["total correlation"][-100:].mean() - exact) < 0.06
     z = sample(2000, generator(1))
-    logits = torch.stack([discriminator(z).detach(), lesson.optimal_logit(z, correlation)])
+    logits = torch.stack([discriminator(z).detach(), experiments.optimal_logit(z, correlation)])
     assert torch.corrcoef(logits)[0, 1] > 0.95
 
 
@@ -165,7 +166,7 @@ def test_factor_vae_loss_against_distributions():
 def players(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return VAE(4, 32), lesson.make_discriminator(4, width=16, layers=2)
+        return VAE(4, 32), experiments.make_discriminator(4, width=16, layers=2)
 
 
 def take_steps(step, vae, discriminator, steps=1, lr=0.01):
@@ -255,18 +256,15 @@ def test_gamma_keeps_latents_from_copying_each_other():
     for gamma in (0.0, 10.0):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            discriminator = lesson.make_discriminator(2, width=16, layers=2)
+            discriminator = experiments.make_discriminator(2, width=16, layers=2)
         model = Copies()
-        history = lesson.train_factor_vae(
-            model,
+        history = experiments.train_factor_vae(
+            experiments.make_players(model, discriminator, lr=5e-3, discriminator_lr=1e-2),
             lambda n, g: ((torch.rand(n, 1, generator=g) < 0.5).float(),),
             300,
             batch=128,
             generator=generator(),
             gamma=gamma,
-            discriminator=discriminator,
-            lr=5e-3,
-            discriminator_lr=1e-2,
         )
         assert {len(values) for values in history.values()} == {300}
         weights[gamma] = model.weight.abs().tolist()
@@ -284,12 +282,12 @@ def identity_code():
 
 
 def score_of(codes, seed=0, votes=300, size=16):
-    groups, factors = lesson.draw_votes(codes, GRID, votes, size, generator(seed))
+    groups, factors = experiments.draw_votes(codes, GRID, votes, size, generator(seed))
     return solved.factor_vae_score(groups, factors, codes.var(0), 3).item()
 
 
 def test_a_vote_holds_one_factor_still():
-    groups, factors = lesson.draw_votes(identity_code(), GRID, 300, 16, generator())
+    groups, factors = experiments.draw_votes(identity_code(), GRID, 300, 16, generator())
     still = groups.var(1) == 0  # (V, K)
     assert still.gather(1, factors[:, None]).all()
     assert still.float().sum(1).mean() < 1.05  # two factors stay by chance in next to no vote
@@ -338,13 +336,12 @@ def test_the_score_against_counting_by_hand(votes, size, latents, n_factors, see
 
 def train_a_little(**options):
     vae, discriminator = players()
-    lesson.train_factor_vae(
-        vae,
+    experiments.train_factor_vae(
+        experiments.make_players(vae, discriminator),
         lambda n, g: (torch.rand(n, 1, 32, 32, generator=g),),
         1,
         generator=generator(),
         gamma=1.0,
-        discriminator=discriminator,
         **options,
     )
     return [torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (vae, discriminator)]
@@ -361,12 +358,12 @@ def test_further_discriminator_steps_leave_the_vae_alone():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: lesson.draw_votes(torch.zeros(5, 2), GRID, 3, 4, generator()), "60 points"),
-        (lambda: lesson.draw_votes(identity_code(), GRID, 3, 1, generator()), "at least two"),
-        (lambda: lesson.make_discriminator(0), "latents=0"),
+        (lambda: experiments.draw_votes(torch.zeros(5, 2), GRID, 3, 4, generator()), "60 points"),
+        (lambda: experiments.draw_votes(identity_code(), GRID, 3, 1, generator()), "at least two"),
+        (lambda: experiments.make_discriminator(0), "latents=0"),
         (lambda: train_a_little(batch=5), "even batch"),
         (lambda: train_a_little(batch=4, discriminator_steps=0), "discriminator_steps=0"),
-        (lambda: lesson.optimal_logit(torch.zeros(4, 3), torch.eye(2)), r"\(3, 3\)"),
+        (lambda: experiments.optimal_logit(torch.zeros(4, 3), torch.eye(2)), r"\(3, 3\)"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -375,6 +372,6 @@ def test_bad_input_is_named(call, message):
 
 
 def test_a_discriminator_gives_one_logit_for_each_code():
-    discriminator = lesson.make_discriminator(3, width=8, layers=2)
+    discriminator = experiments.make_discriminator(3, width=8, layers=2)
     assert discriminator(torch.zeros(1, 3)).shape == (1,)
     assert discriminator(torch.zeros(5, 3)).shape == (5,)

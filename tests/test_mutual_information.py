@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, mutual_info_score
 from torch.distributions import Categorical, MultivariateNormal, kl_divergence
 
+from course_lib.experiments import mutual_information as experiments
 from course_lib.lessons import mutual_information as lesson
 from solutions import mutual_information as solved
 
@@ -99,10 +100,10 @@ def test_total_correlation_is_a_sum_of_informations():
 
 
 def test_gaussian_pairs_have_the_correlation_asked_for():
-    x, y = lesson.gaussian_pairs(0.7, 200_000, seeded())
+    x, y = experiments.gaussian_pairs(0.7, 200_000, seeded())
     assert np.corrcoef(x.flatten(), y.flatten())[0, 1] == pytest.approx(0.7, abs=0.01)
     with pytest.raises(ValueError, match="inside"):
-        lesson.gaussian_pairs(1.0, 10, seeded())
+        experiments.gaussian_pairs(1.0, 10, seeded())
 
 
 # ------------------------------------------------------------------ critics
@@ -147,9 +148,13 @@ def test_the_optimal_critic_measures_the_information_of_a_table():
 
 def test_a_trained_critic_finds_the_information_of_a_gaussian():
     torch.manual_seed(0)
-    critic, history = lesson.train_critic(lambda n, g: lesson.gaussian_pairs(0.8, n, g), seeded(), steps=300)
+    critic, history = experiments.train_critic(
+        lambda n, g: experiments.gaussian_pairs(0.8, n, g), seeded(), steps=300
+    )
     with torch.no_grad():
-        logits = lesson.critic_logits(critic, *lesson.gaussian_pairs(0.8, 50_000, seeded(1)), seeded(2))
+        logits = experiments.critic_logits(
+            critic, *experiments.gaussian_pairs(0.8, 50_000, seeded(1)), seeded(2)
+        )
     assert solved.mutual_information_from_logits(*logits)[1].item() == pytest.approx(0.5108, abs=0.06)
     assert history["bound"].shape == (300,)
 
@@ -189,8 +194,8 @@ def test_leakage_is_entropy_less_log_loss():
 
 
 def test_attributes_are_the_quarters_in_which_the_ellipse_stands():
-    x, factors = lesson.ellipses().sample(300, seeded())
-    column, row = lesson.attributes(factors).unbind(1)
+    x, factors = experiments.ellipses().sample(300, seeded())
+    column, row = experiments.attributes(factors).unbind(1)
     pixel = torch.arange(32.0) + 0.5
     across = (x.sum((1, 2)) * pixel).sum(1) / x.sum((1, 2, 3))  # the centre of mass, in pixels
     down = (x.sum((1, 3)) * pixel).sum(1) / x.sum((1, 2, 3))
@@ -199,16 +204,16 @@ def test_attributes_are_the_quarters_in_which_the_ellipse_stands():
         assert ((position - quarter - 0.5).abs() < 0.7).all()
 
 
-@pytest.mark.parametrize("method", list(lesson.PENALTIES))
+@pytest.mark.parametrize("method", list(experiments.PENALTIES))
 def test_training_is_repeatable_and_learns(method):
-    runs = [lesson.train_subspaces(method, seed=1, steps=40, batch=64) for _ in range(2)]
+    runs = [experiments.train_subspaces(method, seed=1, steps=40, batch=64) for _ in range(2)]
     assert torch.equal(runs[0][1]["heads"], runs[1][1]["heads"])
     heads = runs[0][1]["heads"]
     assert heads[-5:].mean() < heads[:5].mean() - 0.3
-    accuracy, nats = lesson.probe_subspaces(runs[0][0], n=256)
+    accuracy, nats = experiments.probe_subspaces(runs[0][0], n=256)
     assert accuracy.shape == nats.shape == (2, 2)
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="expected one of"):
-        lesson.train_subspaces("HSIC", seed=0)
+        experiments.train_subspaces("HSIC", seed=0)

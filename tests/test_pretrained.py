@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from course_lib import metrics, pretrained
 from course_lib.cli import app
 from course_lib.datasets.sprites import Sprites
+from course_lib.experiments.elbo import forward
 from course_lib.files import data_folder
-from course_lib.lessons.elbo import forward
 from course_lib.models import VAE
 
 

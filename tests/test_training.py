@@ -11,8 +11,8 @@ from torch import nn
 
 from course_lib import training
 from course_lib.datasets.sprites import Sprites
+from course_lib.experiments.elbo import forward, train_vae
 from course_lib.lessons import elbo
-from course_lib.lessons.elbo import forward, train_vae
 from course_lib.models import VAE
 from course_lib.training import check_images, fit, keep_freed_memory, pick_device
 
@@ -208,7 +208,7 @@ def test_an_interrupt_keeps_the_trained_model():
 
 def test_a_training_step_waits_for_no_value(monkeypatch):
     """Whole steps on `meta`, all but the check of the first images, which says that it waits."""
-    monkeypatch.setattr("course_lib.lessons.elbo.check_images", lambda x, shape: None)
+    monkeypatch.setattr("course_lib.experiments.elbo.check_images", lambda x, shape: None)
     monkeypatch.setattr(training, "REFRESH", float("inf"))  # no look at the loss, however slow the machine
     # Adam's fused update is one kernel on a GPU, and has none for `meta`.
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr, fused: torch.optim.SGD(p, lr))

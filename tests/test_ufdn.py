@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib.exercise.contract import run
+from course_lib.experiments import ufdn as experiments
 from course_lib.files import data_folder
 from course_lib.lessons import ufdn as lesson
 from course_lib.pretrained import pretrain_ufdn
@@ -310,7 +311,7 @@ def test_the_penalty_reaches_neither_real_nor_fake():
 
 @pytest.fixture(scope="module")
 def domains():
-    return lesson.load_domains(n=200)
+    return experiments.load_domains(n=200)
 
 
 def test_the_domains_have_one_size_and_mnist_m_shows_other_digits_than_mnist(domains):
@@ -321,28 +322,28 @@ def test_the_domains_have_one_size_and_mnist_m_shows_other_digits_than_mnist(dom
 
 def test_a_batch_has_the_domains_one_after_the_other(domains):
     marked = [(torch.full_like(x, i / 4), y) for i, (x, y) in enumerate(domains)]
-    x, y = lesson.draw(marked, generator())
-    assert x.shape == (3 * lesson.BATCH, 3, 16, 16) and y.shape == (3 * lesson.BATCH,)
-    assert torch.equal(x[:, 0, 0, 0], torch.tensor([0, 0.25, 0.5]).repeat_interleave(lesson.BATCH))
+    x, y = experiments.draw(marked, generator())
+    assert x.shape == (3 * experiments.BATCH, 3, 16, 16) and y.shape == (3 * experiments.BATCH,)
+    assert torch.equal(x[:, 0, 0, 0], torch.tensor([0, 0.25, 0.5]).repeat_interleave(experiments.BATCH))
 
 
 def test_no_label_but_the_sources_is_used(domains):
     """Shuffling those of the other domains changes not one weight."""
     found = []
     for changed in (domains, [domains[0], *((x, y.flip(0)) for x, y in domains[1:])]):
-        trained = lesson.train(changed, 0, 3)
+        trained = experiments.train(changed, 0, 3)
         found.append(torch.cat([p.flatten() for p in trained.model.parameters()]))
     assert torch.equal(*found)
-    other = lesson.train([(domains[0][0], domains[0][1].flip(0)), *domains[1:]], 0, 3)
+    other = experiments.train([(domains[0][0], domains[0][1].flip(0)), *domains[1:]], 0, 3)
     assert not torch.equal(found[0], torch.cat([p.flatten() for p in other.model.parameters()]))
 
 
 def test_training_learns_and_reports(domains):
-    trained = lesson.train(domains, 0, 60)
+    trained = experiments.train(domains, 0, 60)
     assert set(trained.history) == set(lesson.STEP_REPORT)
     assert trained.history["VAE loss"][-10:].mean() < 0.5 * trained.history["VAE loss"][:3].mean()
     assert not any(m.training for m in trained.model.modules())
-    assert len(lesson.target_accuracies(trained, domains)) == 3
+    assert len(experiments.target_accuracies(trained, domains)) == 3
 
 
 def test_a_probe_finds_a_domain_that_is_there_and_none_that_is_not():
@@ -350,27 +351,27 @@ def test_a_probe_finds_a_domain_that_is_there_and_none_that_is_not():
 
     class Brightness(nn.Module):
         def encode(self, x):
-            mean = x.mean((1, 2, 3))[:, None].expand(-1, lesson.LATENTS)
+            mean = x.mean((1, 2, 3))[:, None].expand(-1, experiments.LATENTS)
             return mean, torch.full_like(mean, -20.0)
 
     g = generator()
     same = [(torch.rand(300, 3, 16, 16, generator=g), torch.zeros(300)) for _ in range(3)]
     other = [(x * scale, y) for (x, y), scale in zip(same, (0.2, 0.6, 1.0), strict=True)]
-    assert lesson.domain_probe(Brightness(), other) > 0.95
-    assert abs(lesson.domain_probe(Brightness(), same) - 1 / 3) < 0.1
+    assert experiments.domain_probe(Brightness(), other) > 0.95
+    assert abs(experiments.domain_probe(Brightness(), same) - 1 / 3) < 0.1
 
 
 def test_the_measured_slope_of_a_linear_critic_is_its_norm():
     weight = randn(768).float()
     images = torch.rand(2, 5, 3, 16, 16, generator=generator())
-    found = lesson.slope(lambda x: x.flatten(1) @ weight, *images, torch.rand(5))
+    found = experiments.slope(lambda x: x.flatten(1) @ weight, *images, torch.rand(5))
     assert found.item() == pytest.approx(weight.norm().item(), rel=1e-5)
 
 
 def test_the_decoder_and_its_sizes():
-    model = lesson.UFDN(4)
+    model = experiments.UFDN(4)
     mean, log_var = model.encode(torch.rand(2, 3, 16, 16))
-    assert mean.shape == log_var.shape == (2, lesson.LATENTS)
+    assert mean.shape == log_var.shape == (2, experiments.LATENTS)
     images = model.decode(mean, torch.eye(4)[:2])
     assert images.shape == (2, 3, 16, 16) and images.min() >= 0 and images.max() <= 1
 
@@ -380,22 +381,22 @@ def test_the_decoder_and_its_sizes():
 
 def test_the_checkpoint_is_worth_what_its_card_says():
     """The accuracies exactly, but for rounding on other machines; the probe is trained afresh, on fewer images."""
-    card, trained = lesson.card(), lesson.load()
-    assert card["method"] == "UFDN" and card["steps"] == lesson.STEPS
+    card, trained = experiments.card(), experiments.load()
+    assert card["method"] == "UFDN" and card["steps"] == experiments.STEPS
     assert not any(p.requires_grad for p in trained.model.parameters())
-    found = lesson.target_accuracies(trained, lesson.load_domains(split="test", n=2000))
-    for name, value in zip(lesson.DOMAINS, found, strict=True):
+    found = experiments.target_accuracies(trained, experiments.load_domains(split="test", n=2000))
+    for name, value in zip(experiments.DOMAINS, found, strict=True):
         assert value == pytest.approx(card["metrics"][f"accuracy on {name}"], abs=0.005)
-    probe = lesson.domain_probe(trained.model, lesson.load_domains(n=2000))
+    probe = experiments.domain_probe(trained.model, experiments.load_domains(n=2000))
     assert probe == pytest.approx(card["metrics"]["domain probe on z (chance 0.333)"], abs=0.05)
     assert (data_folder() / "checkpoints/ufdn.safetensors").stat().st_size < 1.5e6
 
 
 def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
     for name, value in (("WIDTH", 4), ("HIDDEN", 8), ("IMAGES", 100)):
-        monkeypatch.setattr(lesson, name, value)
+        monkeypatch.setattr(experiments, name, value)
     assert pretrain_ufdn(tmp_path, steps=2)
-    trained = lesson.load(tmp_path)
-    assert lesson.card(tmp_path)["steps"] == 2 and trained.model.encoder[0].out_channels == 4
+    trained = experiments.load(tmp_path)
+    assert experiments.card(tmp_path)["steps"] == 2 and trained.model.encoder[0].out_channels == 4
     with pytest.raises(FileNotFoundError, match="course pretrain ufdn"):
-        lesson.load(tmp_path / "nowhere")
+        experiments.load(tmp_path / "nowhere")

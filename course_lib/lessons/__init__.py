@@ -1,4 +1,4 @@
-"""The lessons: one module per notebook, with its contracts and what is built on them."""
+"""The lessons: one module per notebook, with its contracts, the plain loops that are given, and probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lesson 04, FactorVAE: contracts, the plain loops that are given, and the training built on them.
+"""Lesson 04, FactorVAE: contracts, and the plain loops that are given.
 
 Conventions: natural logarithms (nats); log densities and KLs are summed over pixels and latents, and averaged over
 the batch. The discriminator has ONE output, the logit log D/(1 − D) of "these codes were encoded together". At its
@@ -8,19 +8,14 @@ optimum that logit is the log density ratio log q(z) / Π_j q(z_j).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.datasets.grid import FactorGrid
 from course_lib.exercise import MB, exercise
 from course_lib.exercise.probe import TinyEncoder, check_report, linear, watch_gradients
-from course_lib.lessons import elbo
 from course_lib.models import VAE
-from course_lib.training import fit
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -256,145 +251,3 @@ def factor_vae_score(
     codes (V, L, D), factors (V,) int64, global_variance (D,), K = n_factors. Returns a scalar on the device of the
     codes. All votes in one batch. Kim & Mnih (2018), section 4.
     """
-
-
-# ------------------------------------------------------------------ built on the exercises
-
-
-def make_discriminator(latents: int, width: int = 128, layers: int = 3) -> nn.Sequential:
-    """z (B, D) to the logit (B,) of "encoded together": `layers` hidden layers of LeakyReLU(0.2).
-
-    Kim and Mnih (2018) use width 1000 and 6 layers; that is much more than these small problems need.
-    """
-    if min(latents, width, layers) < 1:
-        raise ValueError(f"expected positive numbers, got latents={latents}, width={width}, layers={layers}")
-    hidden: list[nn.Module] = []
-    for width_in, width_out in pairwise([latents] + [width] * layers):
-        hidden += [nn.Linear(width_in, width_out), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*hidden, nn.Linear(width, 1), nn.Flatten(0))
-
-
-def update_discriminator(
-    discriminator: nn.Module, optimiser: torch.optim.Optimizer, z: Tensor, permute: Callable[[Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """A step of the discriminator alone, on codes z (B, D): the first half against `permute` of the second."""
-    joint, other = z.chunk(2)
-    logits = discriminator(joint)
-    loss = discriminator_loss(logits, discriminator(permute(other)))
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    estimate = total_correlation_from_logits(logits.detach())
-    return {"total correlation": estimate, "discriminator loss": loss.detach()}
-
-
-def train_discriminator(
-    discriminator: nn.Module,
-    sample: Callable[[int, torch.Generator], Tensor],
-    steps: int,
-    *,
-    batch: int,
-    generator: torch.Generator,
-    lr: float = 3e-3,
-) -> dict[str, Tensor]:
-    """Train a discriminator alone, on codes `sample(batch, generator)` (B, D) of a fixed distribution.
-
-    Returns the history {"total correlation", "discriminator loss"}, each (steps,) in nats.
-    """
-    optimiser = torch.optim.Adam(discriminator.parameters(), lr=lr, fused=True)
-    permute = partial(permute_dims, generator=generator)
-    return fit(
-        lambda i: update_discriminator(discriminator, optimiser, sample(batch, generator), permute), steps
-    )
-
-
-@torch.no_grad()
-def sample_codes(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
-    """One z ~ q(z|x) for each image x (B, …), (B, D), without a gradient."""
-    mean, log_var = vae.encode(x)
-    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
-    return elbo.reparameterise(mean, log_var, noise)
-
-
-def optimal_logit(z: Tensor, correlation: Tensor) -> Tensor:
-    """log N(z; 0, R) − log N(z; 0, I) = −½ log det R − ½ zᵀ(R⁻¹ − I) z, (B,): quadratic in z (B, D).
-
-    The best possible discriminator between N(0, R), R (D, D) a correlation matrix, and its shuffled codes, N(0, I).
-    """
-    if correlation.shape != (z.shape[1], z.shape[1]):
-        raise ValueError(
-            f"correlation: expected ({z.shape[1]}, {z.shape[1]}), got {tuple(correlation.shape)}"
-        )
-    identity = torch.eye(len(correlation), device=z.device)
-    excess = torch.linalg.inv(correlation) - identity
-    return -0.5 * (torch.linalg.slogdet(correlation).logabsdet + ((z @ excess) * z).sum(1))
-
-
-def train_factor_vae(
-    vae: VAE,
-    sample: elbo.Sample,
-    steps: int,
-    *,
-    batch: int,
-    generator: torch.Generator,
-    gamma: float,
-    discriminator: nn.Module,
-    lr: float = 1e-3,
-    discriminator_lr: float = 1e-3,
-    discriminator_steps: int = 1,
-) -> dict[str, Tensor]:
-    """Train `vae` and `discriminator` in place by `factor_vae_step`; returns the history of its report.
-
-    sample, generator     as in `elbo.train_vae`.
-    discriminator_steps   updates of the discriminator for each of the VAE. Those beyond the first use the codes of
-                          2 · batch images of their own; the encoder moves, and they help the discriminator to keep up.
-
-    Adam for both; the discriminator's has betas (0.5, 0.9), as in the paper.
-    """
-    if batch < 2 or batch % 2 or discriminator_steps < 1:
-        raise ValueError(
-            f"expected an even batch, to be halved, and at least one discriminator step, got batch={batch}, "
-            f"discriminator_steps={discriminator_steps}"
-        )
-    device = next(vae.parameters()).device
-    players = Players(
-        vae,
-        discriminator,
-        torch.optim.Adam(vae.parameters(), lr=lr, fused=True),
-        torch.optim.Adam(discriminator.parameters(), lr=discriminator_lr, betas=(0.5, 0.9), fused=True),
-    )
-    permute = partial(permute_dims, generator=generator)
-
-    def step(i: int) -> dict[str, Tensor]:
-        x = elbo.draw_images(sample, batch, generator).to(device)
-        noise = torch.randn(batch, vae.decoder.latents, generator=generator, device=generator.device)
-        report = factor_vae_step(players, x, noise.to(device), gamma, permute)
-        for _ in range(discriminator_steps - 1):
-            other = elbo.draw_images(sample, 2 * batch, generator).to(device)
-            z = sample_codes(vae, other, generator)
-            update_discriminator(discriminator, players.discriminator_optimiser, z, permute)
-        return report
-
-    return fit(step, steps)
-
-
-def draw_votes(
-    codes: Tensor, grid: FactorGrid, votes: int, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The groups of codes for `factor_vae_score`: (votes, size, D), and the factor held still in each, (votes,).
-
-    codes (N, D) of the whole grid, in its order. Each vote draws one factor and one value of it; the others vary.
-    """
-    if codes.ndim != 2 or len(codes) != len(grid):
-        raise ValueError(
-            f"codes: expected one row for each of the grid's {len(grid)} points, got {tuple(codes.shape)}"
-        )
-    if size < 2:
-        raise ValueError(f"size: a variance needs at least two codes, got {size}")
-    k = len(grid.names)
-    factors = grid.sample(votes * size, generator).unflatten(0, (votes, size))  # (V, L, K)
-    held = torch.randint(k, (votes,), generator=generator, device=generator.device)
-    is_held = (held[:, None] == torch.arange(k, device=held.device))[:, None]  # (V, 1, K)
-    factors = torch.where(is_held, factors[:, :1], factors)
-    index = grid.index(factors.flatten(0, 1)).to(codes.device)
-    return codes[index].unflatten(0, (votes, size)), held.to(codes.device)

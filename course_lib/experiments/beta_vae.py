@@ -1,0 +1,134 @@
+"""Experiments of lesson 03: the KL's terms with any weights, linear beta-VAEs, and what a VAE is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from course_lib import metrics
+from course_lib.experiments.elbo import forward
+from course_lib.lessons import elbo
+from course_lib.lessons import mutual_information as information
+from course_lib.lessons.beta_vae import kl_decomposition, mutual_information_gap, pairwise_log_density
+from course_lib.models import VAE
+from course_lib.training import descend, fit
+
+# ------------------------------------------------------------------ built on the exercises: the decomposition
+
+
+def decompose(z: Tensor, mean: Tensor, log_var: Tensor, log_weights: Tensor | float) -> Tensor:
+    """The three terms of the KL, (3,) in nats, with log q(z_i) = log Σ_j w_ij q(z_i|x_j) for any weights w.
+
+    z, mean, log_var (M, D), z_m drawn from q(z|x_m). log_weights: log w, (M, M) or one number. −log M gives the
+    exact terms of these M posteriors, −log(N M) minibatch weighted sampling, `stratified_weights` its stratified kin.
+    """
+    log_density = pairwise_log_density(z, mean, log_var)  # (M, M)
+    log_joint = (log_density + log_weights).logsumexp(1)
+    latents = zip(z.split(1, 1), mean.split(1, 1), log_var.split(1, 1), strict=True)
+    marginals = [(pairwise_log_density(*latent) + log_weights).logsumexp(1) for latent in latents]
+    return torch.stack(kl_decomposition(z, log_density.diagonal(), log_joint, torch.stack(marginals, dim=1)))
+
+
+def average_over_batches(
+    estimate: Callable[[Tensor, Tensor, Tensor], Tensor],
+    z: Tensor,
+    mean: Tensor,
+    log_var: Tensor,
+    batch: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """The mean of estimate(z, mean, log_var) over a random partition of the set (N, D) into whole batches."""
+    if not 1 <= batch <= len(z):
+        raise ValueError(f"batch: expected 1 to {len(z)}, the size of the set, got {batch}")
+    order = torch.randperm(len(z), generator=generator, device=generator.device).to(z.device)
+    rows = order[: len(z) // batch * batch].view(-1, batch)
+    return torch.stack([estimate(z[r], mean[r], log_var[r]) for r in rows]).mean(0)
+
+
+def information_matrix(codes: Tensor, factors: Tensor, bins: int = 20) -> tuple[Tensor, Tensor]:
+    """I(z_d; v_k) (D, K) and H(v_k) (K,), in nats, from codes (N, D) in equal-width bins and int64 factors (N, K).
+
+    Built on your functions of lesson 01. The estimate is biased up by about (bins − 1)(L − 1) / 2N for a factor of L
+    values: use thousands of points.
+    """
+    low, high = codes.aminmax(dim=0)
+    width = (high - low).clamp(min=torch.finfo(codes.dtype).tiny) / bins  # a dead latent falls into one bin
+    binned = ((codes - low) / width).long().clamp(max=bins - 1)
+    columns, entropies = [], []
+    for v in factors.T:
+        values = int(v.max()) + 1
+        tables = [information.contingency_table(b, v, bins, values) for b in binned.T]
+        columns.append(information.discrete_mutual_information(torch.stack(tables)))
+        entropies.append(information.entropy(tables[0].sum(0) / len(v)))
+    return torch.stack(columns, dim=1), torch.stack(entropies)
+
+
+# ------------------------------------------------------------------ built on the exercises: the linear beta-VAE
+
+
+def linear_vae_terms(x: Tensor, encoder: Tensor, decoder: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+    """Rate of each latent (B, P), in nats, and distortion (B,) of B linear VAEs at once, without sampling.
+
+    x (N, P); encoder V, decoder W (B, P, P); log_var (B, 1, P). q(z|x) = N(V x, diag s²), and the mean squared error
+    E‖x − W z‖² is ‖x − W V x‖² + Σ_d s_d² ‖W_d‖².
+    """
+    mean = x @ encoder  # (B, N, P)
+    kl = elbo.gaussian_kl(mean.reshape(-1, 1), log_var.expand_as(mean).reshape(-1, 1))
+    spread = (log_var[:, 0].exp() * decoder.square().sum(2)).sum(1)  # (B,)
+    error = (x - mean @ decoder).square().sum(2).mean(1)
+    return kl.view(mean.shape).mean(1), error + spread
+
+
+def _points(n: int, eigenvalues: Tensor, generator: torch.Generator) -> Tensor:
+    """n points (n, P) of mean 0 whose covariance is diag(eigenvalues), to rounding."""
+    draw = torch.randn(n, len(eigenvalues), generator=generator, device=generator.device).to(
+        eigenvalues.device
+    )
+    return torch.linalg.qr(draw - draw.mean(0)).Q * (n * eigenvalues).sqrt()
+
+
+def train_linear_vaes(
+    eigenvalues: Tensor, noise_variance: Tensor, beta: Tensor, generator: torch.Generator, steps: int = 1500
+) -> tuple[Tensor, Tensor]:
+    """Rates (B, P), largest first, and total distortion (B,) of linear beta-VAEs trained by Adam, one for each beta.
+
+    Loss: distortion / 2σ² + β rate over 256 points whose covariance is exactly diag(eigenvalues); eigenvalues (P,),
+    noise_variance σ² a scalar tensor, beta (B,).
+    """
+    x, (b, p) = _points(256, eigenvalues, generator), (len(beta), len(eigenvalues))
+    start = 0.1 * torch.randn(2, b, p, p, generator=generator, device=generator.device).to(x.device)
+    weights = [*start.unbind(), torch.zeros(b, 1, p, device=x.device)]  # encoder, decoder, log variance
+    weights = [w.clone().requires_grad_() for w in weights]
+    optimiser = torch.optim.Adam(weights, lr=0.03)
+
+    def step(i: int) -> dict[str, Tensor]:
+        rate, distortion = linear_vae_terms(x, *weights)
+        loss = (distortion / (2 * noise_variance) + beta * rate.sum(1)).sum()
+        descend(optimiser, loss)
+        return {"loss": loss}
+
+    fit(step, steps)
+    rate, distortion = linear_vae_terms(x, *(w.detach() for w in weights))
+    return rate.sort(dim=1, descending=True).values, distortion
+
+
+# ------------------------------------------------------------------ built on the exercises: sprites
+
+
+@torch.no_grad()
+def evaluate(vae: VAE, images: Tensor, factors: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """Reconstruction loss, exact mutual information and total correlation in nats, and MIG, of a trained VAE.
+
+    images (N, C, S, S), factors (N, K) int64: the complete set or grid, every image once. q(z) sums over all N
+    posteriors, so the two terms are exact up to the 2048 samples of z, and owe nothing to any minibatch.
+    """
+    x, logits, mean, log_var, _ = forward(vae, images, generator)
+    exact = metrics.kl_decomposition_exact(mean, log_var, generator)
+    return {
+        "reconstruction": -elbo.bernoulli_log_likelihood(x, logits).mean().item(),
+        "mutual information": exact.mutual_information,
+        "total correlation": exact.total_correlation,
+        "MIG": mutual_information_gap(*information_matrix(mean, factors)).item(),
+    }
