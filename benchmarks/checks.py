@@ -14,9 +14,9 @@ from statistics import median
 os.environ["COURSE_ANSWERS"] = "solutions"
 
 from course_lib import check, plots
+from course_lib.catalogue import exercises
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.device import warm_up
-from course_lib.lessons import LESSONS, exercises
 
 
 def milliseconds(function, *args, repeats: int = 1) -> list[float]:
@@ -32,7 +32,7 @@ def milliseconds(function, *args, repeats: int = 1) -> list[float]:
 def main() -> None:
     ms = sum(milliseconds(warm_up) + milliseconds(plots.speed_bars, "first figure", 2, 1, 1))
     print(f"once for each kernel, in the set-up cell: {ms:.0f} ms\n")
-    everything = [ex for lesson in LESSONS for ex in exercises(lesson)]
+    everything = exercises()
     width = max(len(ex.id) for ex in everything)
     print(f"{'check':<{width}}  first ms  median ms  slowest ms  with speed ms")
     all_times = []

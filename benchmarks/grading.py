@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from course_lib.catalogue import LESSONS, exercises
 from course_lib.grading.helpers import solved_cell
-from course_lib.lessons import LESSONS, exercises
 
 SECONDS = 5  # the limit of one exercise in the class
 HOSTILE = (
@@ -41,7 +41,7 @@ print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE
 def cells() -> list[str]:
     """Solved answers to all exercises."""
     made = []
-    for ex in (ex for lesson in LESSONS for ex in exercises(lesson)):
+    for ex in exercises():
         signature = str(inspect.signature(ex.function)).replace("'", "")
         made.append(solved_cell(f"@answer({ex.id})\ndef f{signature}:\n    pass")[0])
     return made

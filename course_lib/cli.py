@@ -9,11 +9,11 @@ from typing import Annotated
 import torch
 import typer
 
+from course_lib.catalogue import LESSONS, Lesson, exercises, find
 from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import Key, read_keys, record, write_keys
 from course_lib.files import data_folder
-from course_lib.lessons import LESSONS, Lesson, exercises
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -25,12 +25,12 @@ def main() -> None:
 
 @app.command()
 def keys(
-    lesson: Annotated[str, typer.Argument(help="Only this lesson's, such as elbo.")] = "",
+    lesson: Annotated[str, typer.Argument(help="Only this lesson's: 02, 02_elbo or elbo.")] = "",
     check: Annotated[bool, typer.Option(help="Write nothing; fail where a key is stale.")] = False,
 ) -> None:
     """Record the answer keys of all lessons, or of one, from their solutions."""
     stale = []
-    for x in _chosen(lesson):
+    for x in [_find(lesson, Lesson)] if lesson else LESSONS:
         contracts = {ex.name: ex for ex in exercises(x)}
         path = data_folder() / "answer_keys" / f"{x.module}.safetensors"
         fresh = {name: record(ex) for name, ex in contracts.items()}
@@ -118,15 +118,19 @@ def grade(
 
 @app.command()
 def check(
-    lesson: Annotated[str, typer.Argument(help="Only this lesson's, such as elbo.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="Only this lesson's (02, 02_elbo or elbo), or one: elbo.gaussian_kl.")
+    ] = "",
 ) -> None:
     """Check your own answers in a fresh process, as they are saved."""
     from course_lib.grading.helpers import own_answers, self_check
 
+    found = _find(name) if name else None
+    chosen = [found] if isinstance(found, Exercise) else exercises(found)
     answers = own_answers(Path.cwd())
     typer.echo(f"Answers in {answers}")
     wrong = 0
-    for ex, passed, said in self_check([ex for x in _chosen(lesson) for ex in exercises(x)], answers):
+    for ex, passed, said in self_check(chosen, answers):
         wrong += not passed
         status, *rest = said.splitlines()
         sign = "✓" if passed else "○" if status == "not attempted" else "✗"
@@ -164,12 +168,15 @@ def release(
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def _chosen(lesson: str) -> list[Lesson]:
-    """All lessons, or the one that is named."""
-    chosen = [x for x in LESSONS if lesson in ("", x.module)]
-    if not chosen:
-        raise typer.BadParameter(f"expected one of {', '.join(x.module for x in LESSONS)}; got {lesson!r}.")
-    return chosen
+def _find(name: str, kind: type = object) -> Lesson | Exercise:
+    """What `catalogue.find` finds, if it is of this kind; else a usage error."""
+    try:
+        found = find(name)
+    except LookupError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not isinstance(found, kind):
+        raise typer.BadParameter(f"expected a lesson, such as 02, 02_elbo or elbo; got {name!r}.")
+    return found
 
 
 def stale_keys(path: Path, contracts: dict[str, Exercise], fresh: dict[str, Key]) -> list[str]:

@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 import course_lib
-from course_lib.lessons import LESSONS
+from course_lib.catalogue import LESSONS, Lesson, find
 
 ROOT = Path(course_lib.__file__).parents[1]
 NAME = "disentanglement"  # of the zip, and of the folder in it
@@ -55,16 +55,17 @@ def release(dist: Path, reveal: str = "none", url: str = "", repository: str = "
 
 
 def revealed(reveal: str) -> tuple[str, ...]:
-    """The modules of the lessons that "none", "all" or a list of numbers names."""
-    numbers = {lesson.notebook[:2]: lesson.module for lesson in LESSONS}
+    """The modules of the lessons that "none", "all" or a list of lessons names."""
     if reveal in ("none", "all"):
-        return tuple(numbers.values()) if reveal == "all" else ()
-    chosen = [x.strip() for x in reveal.split(",")]
-    if unknown := [x for x in chosen if x not in numbers]:
-        raise ValueError(
-            f"reveal: expected none, all, or some of {','.join(numbers)}; got {','.join(unknown)}"
-        )
-    return tuple(numbers[x] for x in chosen)
+        return tuple(x.module for x in LESSONS) if reveal == "all" else ()
+    try:
+        found = [find(name.strip()) for name in reveal.split(",")]
+    except LookupError as error:
+        numbers = ",".join(lesson.number for lesson in LESSONS)
+        raise ValueError(f"reveal: expected none, all, or some of {numbers}. {error}") from None
+    if some := [ex.id for ex in found if not isinstance(ex, Lesson)]:
+        raise ValueError(f"reveal: expected whole lessons, such as 01,02; got {', '.join(some)}")
+    return tuple(lesson.module for lesson in found)
 
 
 def copy_course(tree: Path, lessons: tuple[str, ...]) -> None:

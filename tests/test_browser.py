@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from course_lib.lessons import LESSONS, exercises
+from course_lib.catalogue import LESSONS, exercises
 from tests import lab
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[test]'")

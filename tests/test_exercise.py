@@ -22,7 +22,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from typer.testing import CliRunner
 
 import course_lib
-from course_lib import check, cli, download_answers, lessons, upload_answers
+from course_lib import catalogue, check, cli, download_answers, lessons, upload_answers
+from course_lib.catalogue import Lesson
 from course_lib.exercise import answers, key, notebook
 from course_lib.exercise.answers import HEADER, answer_file, find_answers, load_answer, save_answer
 from course_lib.exercise.check import inspect_answer, measure_speed
@@ -47,6 +48,7 @@ def folder(tmp_path, monkeypatch):
 def toy(tmp_path, monkeypatch):
     """The toy lesson in the place of a real one, with its key."""
     monkeypatch.setattr(lessons, "toy_lesson", toy_lesson, raising=False)
+    monkeypatch.setitem(sys.modules, "course_lib.lessons.toy_lesson", toy_lesson)
     monkeypatch.setitem(sys.modules, "solutions.toy_lesson", toy_solutions)
     monkeypatch.setattr(key, "data_folder", lambda: tmp_path)
     exercises = (toy_lesson.step, toy_lesson.shuffle, toy_lesson.distances)
@@ -720,8 +722,8 @@ def test_a_key_comes_back_as_it_was_written(toy, tmp_path):
 def test_a_changed_solution_hint_or_mistake_makes_a_key_stale(toy, tmp_path, monkeypatch):
     path = tmp_path / "answer_keys/toy_lesson.safetensors"
     monkeypatch.setattr(cli, "data_folder", lambda: tmp_path)
-    monkeypatch.setattr(cli, "LESSONS", (types.SimpleNamespace(module="toy_lesson"),))
-    monkeypatch.setattr(cli, "exercises", lambda x: [toy.step, toy.shuffle, toy.distances])
+    for module in (cli, catalogue):
+        monkeypatch.setattr(module, "LESSONS", (Lesson("toy_lesson", "99_toy", "99 Toys", 1),))
     run = CliRunner().invoke
     assert run(cli.app, ["keys", "--check"]).exit_code == 0
     changes = {

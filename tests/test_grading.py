@@ -28,6 +28,7 @@ from test_lessons import EXERCISES, MISTAKES, answer_cell
 from typer.testing import CliRunner
 
 from course_lib import cli
+from course_lib.catalogue import LESSONS
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.key import find_key
@@ -37,7 +38,6 @@ from course_lib.grading.judge import fresh_key, judge
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.submission import find_submissions, read_submission
 from course_lib.grading.supervisor import grade
-from course_lib.lessons import LESSONS
 
 SEED = 20_26
 LIMITS = Limits(seconds=5, memory=700 * 1024**2)

@@ -10,6 +10,7 @@ import textwrap
 import pytest
 import torch
 
+from course_lib.catalogue import LESSONS, exercises
 from course_lib.cli import stale_keys
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
@@ -17,9 +18,8 @@ from course_lib.exercise.compare import agrees
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key, record
 from course_lib.files import data_folder
-from course_lib.lessons import LESSONS, exercises
 
-EXERCISES = [ex for lesson in LESSONS for ex in exercises(lesson)]
+EXERCISES = exercises()
 MISTAKES = [(ex, m.name) for ex in EXERCISES for m in getattr(answers.find_solution(ex), "mistakes", ())]
 every_exercise = pytest.mark.parametrize("ex", EXERCISES, ids=lambda ex: ex.id)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise.answers import find_answers
-from course_lib.lessons import LESSONS, exercises
 
 ROOT = Path(__file__).parents[1]
 START = ROOT / "notebooks/start.ipynb"

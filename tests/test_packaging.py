@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_release import run_in
 
-from course_lib.lessons import LESSONS
+from course_lib.catalogue import LESSONS
 from course_lib.release import copy_course
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from test_notebooks import MARK, code_cells
 from typer.testing import CliRunner
 
 from course_lib import cli, release
-from course_lib.lessons import LESSONS
+from course_lib.catalogue import LESSONS
 from tests import lab
 
 ROOT = Path(__file__).parents[1]

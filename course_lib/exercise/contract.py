@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.catalogue import LESSONS, declare
+
 MB = 1024**2
 
 
@@ -64,8 +66,6 @@ class Exercise:
 
     @property
     def notebook(self) -> str:
-        from course_lib.lessons import LESSONS
-
         return next((x.notebook for x in LESSONS if x.module == self.lesson), self.lesson)
 
     def __call__(self, *args, **kwargs):
@@ -79,7 +79,13 @@ class Exercise:
 
 def exercise(section: str, **options) -> Callable[[Callable], Exercise]:
     """Declare the decorated signature and docstring as an exercise of the lesson it stands in."""
-    return lambda function: Exercise(function, section, **options)
+
+    def declared(function: Callable) -> Exercise:
+        ex = Exercise(function, section, **options)
+        declare(ex)
+        return ex
+
+    return declared
 
 
 def generator_for(x: Tensor, seed: int = 0) -> torch.Generator:

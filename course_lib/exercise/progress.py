@@ -6,6 +6,7 @@ import contextlib
 import html
 import json
 
+from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise import answers
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key
@@ -109,8 +110,6 @@ _SIGNS = {"passed": ("✓", "#009E73"), "not attempted": ("○", "#888888")}
 
 def progress() -> Panel:
     """The whole course at a glance: every exercise passed, tried or open, points, time, and what to do next."""
-    from course_lib.lessons import LESSONS, exercises
-
     record = _read()
     rows, lines, won, total, following = [], [], 0, 0, None
     for lesson in LESSONS:

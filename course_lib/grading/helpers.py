@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from course_lib.catalogue import exercises, find
 from course_lib.exercise import Exercise
 from course_lib.exercise.answers import (
     HEADER,
@@ -29,7 +30,6 @@ from course_lib.exercise.answers import (
 from course_lib.exercise.check import inspect_answer
 from course_lib.files import replace
 from course_lib.grading.sandbox import PACKAGE
-from course_lib.lessons import LESSONS, exercises
 
 GIVEN = defined_names(HEADER.format(lesson="lesson"))
 
@@ -86,9 +86,7 @@ def self_check(chosen: list[Exercise], answers: Path) -> Iterator[tuple[Exercise
 
 def report(name: str) -> None:
     """In the kernel of `self_check`: check one answer, print its verdict, leave what is said in a file."""
-    lesson, _, function = name.partition(".")
-    (ex,) = (x for one in LESSONS if one.module == lesson for x in exercises(one) if x.name == function)
-    found = inspect_answer(ex)
+    found = inspect_answer(find(name))
     own = [f"{caption} {text}" for caption, text in found.details if caption == "In your code:"]
     said = [found.status, found.diagnosis, found.message, *own, *found.notes]
     Path(f"{name}.txt").write_text("\n".join(filter(None, said)), encoding="utf-8")
@@ -114,7 +112,7 @@ def solve(notebook: Path, out: Path) -> list[str]:
 
 def solved_cell(source: str) -> tuple[str, list[str]]:
     """A cell with the solutions' bodies under its own `def` lines, and which exercises these are."""
-    known = {ex.id: ex for lesson in LESSONS for ex in exercises(lesson)}
+    known = {ex.id: ex for ex in exercises()}
     if not any(name in known for name, _ in find_answers(source)):
         return source, []
     lines, names = source.splitlines(), []

@@ -7,7 +7,6 @@ crash, a hang or a thread that goes on costs that check alone. The kernel's own 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import resource
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from course_lib.catalogue import find
 from course_lib.exercise import answers
 from course_lib.exercise.check import _check_device, _load
 from course_lib.exercise.contract import Exercise, copy_inputs, run_with_gradients
@@ -31,16 +31,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 SANDBOXED = "COURSE_SANDBOX"  # set in the sandbox only
 
 
-def find_exercise(name: str) -> Exercise:
-    """The exercise `lesson.name`."""
-    lesson, _, function = name.partition(".")
-    return getattr(importlib.import_module(f"course_lib.lessons.{lesson}"), function)
-
-
 def prepare(names: list[str]) -> None:
     """Once in each kernel: import what checks need, so that a fork has it; then write no file any more."""
     for name in names:
-        find_exercise(name)
+        find(name)
     warm_up()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -141,7 +135,7 @@ def _be_the_check(writer: int, name: str, cases: str, seconds: float, memory: in
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
         resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        found = observe(find_exercise(name), [decode_all(case) for case in json.loads(cases)])
+        found = observe(find(name), [decode_all(case) for case in json.loads(cases)])
         view = memoryview(json.dumps(found).encode())
         while view and os.getpid() == check:
             view = view[os.write(writer, view) :]

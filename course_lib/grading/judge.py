@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from course_lib.catalogue import exercises
 from course_lib.exercise import device
 from course_lib.exercise.check import _GLOBAL_DRAWS, _IN_PLACE, _TORCH_SAYS, _check_memory
 from course_lib.exercise.compare import agrees, compare, diagnose_structure, structure
@@ -20,7 +21,6 @@ from course_lib.exercise.key import Key, record
 from course_lib.exercise.report import Wrong, megabytes
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.wire import Unreadable, decode_all
-from course_lib.lessons import LESSONS, exercises
 
 STATUSES = ("passed", "failed", "not attempted", "crashed", "timed out", "out of memory", "tampered")
 ENDINGS = {  # what ended a check: its row's status, and what is said
@@ -213,7 +213,7 @@ def known_sentence(message: str, source: str, ex: Exercise) -> str:
 
 
 def _is_exercise(name: Any) -> bool:
-    return name in [ex.id for lesson in LESSONS for ex in exercises(lesson)]
+    return name in [ex.id for ex in exercises()]
 
 
 def _noted(row: Row, found: _Found) -> Row:

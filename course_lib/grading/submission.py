@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from course_lib.lessons import LESSONS
+from course_lib.catalogue import LESSONS
 
 LARGEST_NOTEBOOK = 20_000_000  # bytes; with all its outputs a lesson's has less than one million
 LARGEST_SUBMISSION = 100_000_000  # bytes, all its notebooks

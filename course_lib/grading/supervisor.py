@@ -23,13 +23,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from course_lib.catalogue import exercises, find
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import Key, write_keys
 from course_lib.grading.gradebook import Gradebook
 from course_lib.grading.judge import Row, ended, fresh_key
 from course_lib.grading.sandbox import PACKAGE, Limits, require_sandbox
 from course_lib.grading.submission import Source, find_submissions, read_submission
-from course_lib.lessons import LESSONS, exercises
 
 
 class GradingFailed(RuntimeError):
@@ -53,7 +53,7 @@ def grade(
     limits = limits or Limits()
     if not unsafe:
         require_sandbox()
-    manifest = manifest or [ex for lesson in LESSONS for ex in exercises(lesson)]
+    manifest = manifest or exercises()
     found, passed_over = find_submissions(paths)
     book = Gradebook(out, {ex.id: ex.points for ex in manifest})
     seed = seed if seed is not None else book.recorded_seed() or secrets.randbits(31)
@@ -145,7 +145,7 @@ def grade_submission(submission: dict, settings: dict) -> dict:
                 rows[message["row"]["exercise"]], current = message["row"], None
             junit, log = message.get("junit", junit), message.get("log", log)
         if current:  # the worker died, or hung, with this answer
-            rows[current] = ended(_exercise(current), "crashed", limits).as_dict()
+            rows[current] = ended(find(current), "crashed", limits).as_dict()
         elif not was_read and cells:
             problems, cells = ["Its cells cannot be taken apart; nothing of it was graded."], []
         elif len(rows) < len(settings["exercises"]):
@@ -172,16 +172,12 @@ def fresh_keys(seed: int, names: tuple[str, ...]) -> str:
         if (seed, names) not in _folders:
             folder = tempfile.TemporaryDirectory(prefix="course-keys-")
             keys: dict[str, dict[str, Key]] = {}
-            for ex in map(_exercise, names):
+            for ex in map(find, names):
                 keys.setdefault(ex.lesson, {})[ex.name] = fresh_key(ex, seed)
             for lesson, its in keys.items():
                 write_keys(Path(folder.name, f"{lesson}.safetensors"), its)
             _folders[seed, names] = folder
         return _folders[seed, names].name
-
-
-def _exercise(name: str) -> Exercise:
-    return next(ex for lesson in LESSONS for ex in exercises(lesson) if ex.id == name)
 
 
 def _explained(row: Row, rows: dict[str, Row]) -> Row:

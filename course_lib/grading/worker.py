@@ -24,10 +24,10 @@ import pytest
 from nbformat.v4 import new_code_cell
 from nbval.plugin import IPyNbCell, IPyNbFile
 
+from course_lib.catalogue import find
 from course_lib.exercise import Exercise
 from course_lib.exercise.answers import HEADER, find_answers
 from course_lib.exercise.key import read_keys
-from course_lib.grading.inside import find_exercise
 from course_lib.grading.judge import Row, ended, judge, not_attempted
 from course_lib.grading.sandbox import KernelFailed, Limits, SandboxedKernel
 from course_lib.grading.submission import LARGEST_CELL
@@ -131,7 +131,7 @@ class GradedCell(IPyNbCell):
             raise NotPassed("\n".join(filter(None, (self.row.status, self.row.message, self.row.diagnosis))))
 
     def _decide(self) -> Row:
-        grading, ex = self.parent.grading, find_exercise(self.name)
+        grading, ex = self.parent.grading, find(self.name)
         if self.name in grading.answers.texts:
             row = self._run(ex)
         else:
@@ -169,7 +169,7 @@ class GradedCell(IPyNbCell):
 
     def compare_outputs(self, test: list, ref: list, skip_compare=None) -> bool:
         """nbval's comparison, with a tolerance and for one kind of output: all others are ignored."""
-        grading, ex, self.comparison_traceback = self.parent.grading, find_exercise(self.name), []
+        grading, ex, self.comparison_traceback = self.parent.grading, find(self.name), []
         found = [out["data"][MIME] for out in test if MIME in out.get("data", {})]
         message = found[0] if len(found) == 1 else {"status": "tampered"}
         self.judged = judge(ex, self.key, message, grading.answers.texts[self.name], grading.limits)
