@@ -65,7 +65,7 @@ def revealed(reveal: str) -> tuple[str, ...]:
         raise ValueError(f"reveal: expected none, all, or some of {numbers}. {error}") from None
     if some := [ex.id for ex in found if not isinstance(ex, Lesson)]:
         raise ValueError(f"reveal: expected whole lessons, such as 01,02; got {', '.join(some)}")
-    return tuple(lesson.module for lesson in found)
+    return tuple(dict.fromkeys(lesson.module for lesson in found))
 
 
 def copy_course(tree: Path, lessons: tuple[str, ...]) -> None:
