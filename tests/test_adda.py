@@ -14,15 +14,9 @@ from course_lib.exercise.contract import run
 from course_lib.experiments import adda as experiments
 from course_lib.lessons import adda as lesson
 from solutions import adda as solved
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def _on_the_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 def randn(*shape, seed=0, dtype=torch.float64):

@@ -15,15 +15,9 @@ from course_lib.experiments import beta_vae as experiments
 from course_lib.experiments.elbo import LinearVAE
 from course_lib.lessons import beta_vae as lesson
 from solutions import beta_vae as solved
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def _on_the_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 def posteriors(n, latents, seed=0, log_var=-1.0):

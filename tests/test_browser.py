@@ -8,7 +8,7 @@ import re
 import pytest
 
 from course_lib.catalogue import LESSONS, exercises
-from tests import lab
+from tests.helpers import lab
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[test]'")
 if lab.chromium() is None and not os.environ.get("CI"):

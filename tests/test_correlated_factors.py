@@ -13,15 +13,9 @@ from scipy.optimize import linprog, minimize
 from course_lib.experiments import correlated_factors as experiments
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons.mutual_information import gaussian_total_correlation
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 # ------------------------------------------------------------------ correlated data

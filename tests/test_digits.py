@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from course_lib.datasets import digit_rendering, mnist_subset
 from course_lib.datasets.digits import DOMAINS, digits, to_channels, to_size
+from tests.helpers import generator
 
 OFFLINE = ("mnist", "optdigits", "mnist_m", "synth")
 SPLITS = ("train", "test")
@@ -290,8 +291,8 @@ def test_a_download_is_read(tmp_path, monkeypatch):
 def test_blending_is_the_difference_to_a_crop_of_a_photograph():
     """On black the crop itself is left: find each crop in the photographs, then blend by hand."""
     black, white = torch.zeros(4, 1, 32, 32), torch.ones(4, 1, 32, 32)
-    crops = digit_rendering.blend(black, torch.Generator().manual_seed(3))
-    assert torch.allclose(digit_rendering.blend(white, torch.Generator().manual_seed(3)), 1 - crops)
+    crops = digit_rendering.blend(black, generator(3))
+    assert torch.allclose(digit_rendering.blend(white, generator(3)), 1 - crops)
     photos = digit_rendering.photographs().permute(0, 3, 1, 2) / 255
     for crop in crops:
         windows = photos.unfold(2, 32, 1).unfold(3, 32, 1)  # (2, 3, H', W', 32, 32)
@@ -305,8 +306,7 @@ def test_the_bundled_mnist_is_what_is_blended():
     m, labels = digits("mnist_m", n=20)
     background = digits("mnist", n=1)[0][0, 0, 0, 0]
     assert torch.equal(y, labels) and background == 0
-    generator = torch.Generator().manual_seed(0)
-    assert torch.equal(m, digit_rendering.blend(x[:, :1], generator))
+    assert torch.equal(m, digit_rendering.blend(x[:, :1], generator()))
 
 
 # ------------------------------------------------------------------ digits from fonts
@@ -331,7 +331,7 @@ def test_a_drawn_digit_is_the_glyph(monkeypatch):
         return torch.full(shape, (low + high) / 2)
 
     monkeypatch.setattr(digit_rendering, "uniform", middle_of_range)  # no shift, no rotation, no stroke
-    images, labels = digit_rendering.street_numbers(64, torch.Generator().manual_seed(0))
+    images, labels = digit_rendering.street_numbers(64, generator())
     fields, _ = digit_rendering.glyphs()
     height, blur = 32 * 0.675, 2.5
     centre = (digit_rendering.ATLAS - 1) / 2
@@ -365,7 +365,7 @@ def test_labels_are_those_of_the_middle_digit():
 @settings(deadline=None, max_examples=10)
 @given(st.integers(1, 30), st.integers(0, 1000))
 def test_drawn_images_are_colours_in_range(n, seed):
-    images, labels = digit_rendering.street_numbers(n, torch.Generator().manual_seed(seed))
+    images, labels = digit_rendering.street_numbers(n, generator(seed))
     assert images.shape == (n, 3, 32, 32) and labels.shape == (n,)
     assert images.min() >= 0 and images.max() <= 1 and images.isfinite().all()
     assert (images.flatten(1).std(1) > 0.02).all(), "there is something to see in each"

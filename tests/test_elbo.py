@@ -17,16 +17,14 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from course_lib.experiments import elbo as experiments
 from course_lib.lessons import elbo
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 @pytest.fixture
 def g():
-    return torch.Generator().manual_seed(0)
+    return generator(0)
 
 
 @st.composite
@@ -311,7 +309,7 @@ def test_bounds_are_in_order_and_tight_at_the_posterior(g):
 @given(st.integers(1, 6), st.integers(1, 9), st.data())
 def test_traverse_decodes_once_what_its_loop_decodes_singly(latents, count, data):
     latent = data.draw(st.integers(0, latents - 1))
-    g = torch.Generator().manual_seed(count)
+    g = generator(count)
     weight, z, values = (torch.randn(s, generator=g) for s in [(latents, 8), (latents,), (count,)])
     before, calls = z.clone(), []
 

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy_lesson
-import toy_solutions
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from typer.testing import CliRunner
 
 import course_lib
-from course_lib import catalogue, check, cli, download_answers, lessons, upload_answers
+from course_lib import catalogue, check, cli, download_answers, lessons, upload_answers, widgets
 from course_lib.catalogue import Lesson
 from course_lib.exercise import answers, key, notebook
 from course_lib.exercise.answers import HEADER, answer_file, find_answers, load_answer, save_answer
@@ -32,16 +30,12 @@ from course_lib.exercise.device import DeviceWatch, watch
 from course_lib.exercise.progress import hint, progress, reveal, status
 from course_lib.exercise.report import Report, picture, show
 from course_lib.lessons import elbo
+from tests.helpers import toy_lesson, toy_solutions
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 KL = "(0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1))"
 GOOD = f"return {KL}"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty folder of answers."""
-    monkeypatch.setenv("COURSE_ANSWERS", str(tmp_path / "answers"))
-    return tmp_path / "answers"
 
 
 @pytest.fixture
@@ -926,7 +920,7 @@ def test_speed_is_measured_on_the_answer_in_force(monkeypatch):
 def test_check_displays_panel_and_speed(monkeypatch):
     shown, timed = [], []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    monkeypatch.setattr("course_lib.widgets.show_speed", lambda *times: timed.append(times))
+    monkeypatch.setattr(widgets, "show_speed", lambda *times: timed.append(times))
     save_answer(elbo.gaussian_kl, kl_cell(GOOD))
     course_lib.check(elbo.gaussian_kl)
     assert isinstance(shown[0], Report) and shown[0].passed

@@ -24,15 +24,9 @@ from course_lib.experiments import (
 )
 from course_lib.models import VAE
 from course_lib.training import fit_classifier, seeded
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def on_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 def labelled(n: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:

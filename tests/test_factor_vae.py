@@ -16,15 +16,9 @@ from course_lib.experiments import factor_vae as experiments
 from course_lib.lessons import factor_vae as lesson
 from course_lib.models import VAE
 from solutions import factor_vae as solved
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def _on_the_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 def equicorrelated(rho, latents):

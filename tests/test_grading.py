@@ -19,12 +19,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import red_team
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from red_team import CASES, MANIFEST, RIGHT, answer, notebook, with_kl
-from test_lessons import EXERCISES, MISTAKES, answer_cell
 from typer.testing import CliRunner
 
 from course_lib import cli
@@ -38,6 +35,9 @@ from course_lib.grading.judge import fresh_key, judge
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.submission import find_submissions, read_submission
 from course_lib.grading.supervisor import grade
+from tests.helpers import red_team
+from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
+from tests.helpers.red_team import CASES, MANIFEST, RIGHT, answer, notebook, with_kl
 
 SEED = 20_26
 LIMITS = Limits(seconds=5, memory=700 * 1024**2)
@@ -156,13 +156,6 @@ class TestGradebook:
 # ---------------------------------------------------------------- every exercise of the course
 
 
-@pytest.fixture
-def answer_folder(tmp_path, monkeypatch):
-    """An empty folder of answers; what an answer calls is answered by the solutions."""
-    monkeypatch.setenv("COURSE_ANSWERS", str(tmp_path / "answers"))
-    monkeypatch.setattr("solutions.REVEALED", tuple(x.module for x in LESSONS))
-
-
 def judged(ex, seed: int = SEED):
     """The row of the answer in the folder, judged as in grading but run here."""
     key = fresh_key(ex, seed)
@@ -172,7 +165,7 @@ def judged(ex, seed: int = SEED):
 
 
 @pytest.mark.parametrize("ex", EXERCISES, ids=lambda ex: ex.id)
-def test_solutions_pass_on_fresh_inputs(ex, answer_folder):
+def test_solutions_pass_on_fresh_inputs(ex, folder, revealed):
     stub = f"@answer({ex.id})\ndef f{re.sub(chr(39), '', str(inspect.signature(ex.function)))}:\n    pass"
     source, names = helpers.solved_cell(stub)
     assert names == [ex.id]
@@ -184,7 +177,7 @@ def test_solutions_pass_on_fresh_inputs(ex, answer_folder):
 
 
 @pytest.mark.parametrize(("ex", "name"), MISTAKES, ids=lambda x: getattr(x, "id", x))
-def test_mistakes_fail_on_fresh_inputs_with_their_sentence(ex, name, answer_folder):
+def test_mistakes_fail_on_fresh_inputs_with_their_sentence(ex, name, folder, revealed):
     answers.save_answer(ex, answer_cell(ex, name))
     row = judged(ex)
     assert (row.status, row.points) == ("failed", 0)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from course_lib.datasets.grid import FactorGrid
+from tests.helpers import generator
 
 GRID = FactorGrid(("a", "b", "c"), (2, 3, 4))
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
@@ -40,17 +41,17 @@ def test_empty_batches_pass():
 
 def test_samples_are_uniform_and_reproducible():
     n = 24_000
-    factors = GRID.sample(n, torch.Generator().manual_seed(3))
+    factors = GRID.sample(n, generator(3))
     assert factors.dtype == torch.int64 and factors.shape == (n, 3)
     counts = GRID.index(factors).bincount(minlength=24)
     # Pearson's χ² with 23 degrees of freedom exceeds 49.7 once in a thousand; one factor tied to another: > 1000
     assert ((counts - n / 24) ** 2 / (n / 24)).sum() < 49.7
-    assert torch.equal(factors, GRID.sample(n, torch.Generator().manual_seed(3)))
-    assert not torch.equal(factors, GRID.sample(n, torch.Generator().manual_seed(4)))
+    assert torch.equal(factors, GRID.sample(n, generator(3)))
+    assert not torch.equal(factors, GRID.sample(n, generator(4)))
 
 
 def test_fixed_factors_stay_and_the_others_vary():
-    factors = GRID.sample(500, torch.Generator().manual_seed(0), fixed={"b": 2})
+    factors = GRID.sample(500, generator(0), fixed={"b": 2})
     assert (factors[:, 1] == 2).all()
     assert factors[:, 0].unique().tolist() == [0, 1] and factors[:, 2].unique().tolist() == [0, 1, 2, 3]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import textwrap
 
 import pytest
@@ -18,52 +17,9 @@ from course_lib.exercise.compare import agrees
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key, record
 from course_lib.files import data_folder
+from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
 
-EXERCISES = exercises()
-MISTAKES = [(ex, m.name) for ex in EXERCISES for m in getattr(answers.find_solution(ex), "mistakes", ())]
 every_exercise = pytest.mark.parametrize("ex", EXERCISES, ids=lambda ex: ex.id)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder of answers; the exercises that an answer calls are answered by the solutions."""
-    monkeypatch.setenv("COURSE_ANSWERS", str(tmp_path / "answers"))
-    monkeypatch.setattr("solutions.REVEALED", tuple(x.module for x in LESSONS))
-    return tmp_path / "answers"
-
-
-def answer_cell(ex: Exercise, name: str) -> str:
-    """The notebook cell of a student who writes what the solutions' file has as `name`, with its helpers."""
-    tree = ast.parse(inspect.getsource(inspect.getmodule(answers.find_solution(ex).function)))
-    wanted, cell = {name}, []
-    for node in reversed(tree.body):  # the last definition of a name first, then what it uses
-        defined = getattr(node, "name", None)
-        if isinstance(node, ast.Import | ast.ImportFrom) and "course_lib.exercise" not in ast.unparse(node):
-            cell.append(ast.unparse(node))
-        elif defined in wanted and defined is not None and _belongs_to(node, ex, name):
-            decorators = getattr(node, "decorator_list", [])
-            node.decorator_list = [
-                d for d in decorators if "solution" not in ast.unparse(d) and ".mistake" not in ast.unparse(d)
-            ]
-            text = ast.unparse(node)
-            wanted.discard(defined)
-            wanted |= {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
-            cell.append(f"@answer({ex.id})\n{text}" if defined == name else text)
-        elif (
-            isinstance(node, ast.Assign)
-            and {x.id for t in node.targets for x in ast.walk(t) if isinstance(x, ast.Name)} & wanted
-        ):
-            cell.append(ast.unparse(node))
-            wanted |= {x.id for x in ast.walk(node.value) if isinstance(x, ast.Name)}
-    return re.sub(r"\b(\w+)\.function\(", r"\1(", "\n".join(reversed(cell)))  # a Solution's own function
-
-
-def _belongs_to(node: ast.stmt, ex: Exercise, name: str) -> bool:
-    """Not the mistake of the same name of another exercise."""
-    if getattr(node, "name", "") != name:
-        return True
-    marks = [ast.unparse(d) for d in node.decorator_list]
-    return any(m.startswith((f"{ex.name}.mistake", f"solution(lesson.{ex.name}")) for m in marks)
 
 
 def words(report) -> str:
@@ -71,14 +27,13 @@ def words(report) -> str:
 
 
 @every_exercise
-def test_a_solution_passes_its_own_check(ex, monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+def test_a_solution_passes_its_own_check(ex, on_solutions):
     report = inspect_answer(ex)
     assert report.passed and not report.notes, words(report)
 
 
 @every_exercise
-def test_a_student_who_writes_the_solution_passes(ex, folder):
+def test_a_student_who_writes_the_solution_passes(ex, folder, revealed):
     answers.save_answer(ex, answer_cell(ex, ex.name))
     report = inspect_answer(ex)
     assert report.passed and not report.notes, words(report)
@@ -86,7 +41,7 @@ def test_a_student_who_writes_the_solution_passes(ex, folder):
 
 
 @every_exercise
-def test_a_stub_is_not_attempted(ex, folder):
+def test_a_stub_is_not_attempted(ex, folder, revealed):
     stub = f"@answer({ex.id})\ndef {ex.name}{inspect.signature(ex)}:\n    # …\n    raise NotImplementedError"
     answers.save_answer(ex, stub)
     report = inspect_answer(ex)
@@ -94,7 +49,7 @@ def test_a_stub_is_not_attempted(ex, folder):
 
 
 @pytest.mark.parametrize(("ex", "name"), MISTAKES, ids=lambda x: getattr(x, "id", x))
-def test_a_named_mistake_fails_and_is_diagnosed_with_its_own_sentence(ex, name, folder):
+def test_a_named_mistake_fails_and_is_diagnosed_with_its_own_sentence(ex, name, folder, revealed):
     answers.save_answer(ex, answer_cell(ex, name))
     report = inspect_answer(ex)
     assert not report.passed, "the mistake passes"

@@ -33,12 +33,9 @@ from course_lib.metrics import (
     sap_score,
     total_correlation,
 )
+from tests.helpers import generator
 
 FROM_SAMPLES = (mutual_information_gap, mig_sup, modularity, interventional_robustness, sap_score, dci)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def grid_factors(*sizes: int) -> torch.Tensor:

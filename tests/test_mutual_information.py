@@ -18,19 +18,13 @@ from torch.distributions import Categorical, MultivariateNormal, kl_divergence
 from course_lib.experiments import mutual_information as experiments
 from course_lib.lessons import mutual_information as lesson
 from solutions import mutual_information as solved
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def on_the_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 def softmax(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=seeded(seed)).softmax(-1)
+    return torch.randn(*shape, generator=generator(seed)).softmax(-1)
 
 
 # ------------------------------------------------------------------ tables
@@ -66,9 +60,9 @@ def test_information_of_known_tables():
 
 
 def test_the_plain_loops_agree():
-    a, b = torch.randint(3, (2, 50), generator=seeded())
+    a, b = torch.randint(3, (2, 50), generator=generator())
     assert torch.equal(lesson.contingency_table_loop(a, b, 4, 3), solved.contingency_table(a, b, 4, 3))
-    x, y = torch.randn(7, 3, generator=seeded(1)), torch.randn(5, 3, generator=seeded(2)) + 1
+    x, y = torch.randn(7, 3, generator=generator(1)), torch.randn(5, 3, generator=generator(2)) + 1
     torch.testing.assert_close(lesson.mmd2_loop(x, y, 1.3), solved.mmd2(x, y, 1.3), atol=1e-6, rtol=1e-5)
 
 
@@ -82,7 +76,7 @@ def test_total_correlation_of_two_variables(rho, nats):
 
 
 def test_total_correlation_is_the_divergence_from_the_product_of_marginals():
-    root = torch.randn(6, 6, generator=seeded(), dtype=torch.float64)
+    root = torch.randn(6, 6, generator=generator(), dtype=torch.float64)
     covariance = root @ root.T + torch.eye(6)
     joint, product = (
         MultivariateNormal(torch.zeros(6).double(), c) for c in (covariance, covariance.diag().diag())
@@ -91,7 +85,7 @@ def test_total_correlation_is_the_divergence_from_the_product_of_marginals():
 
 
 def test_total_correlation_is_a_sum_of_informations():
-    root = torch.randn(3, 3, generator=seeded(3), dtype=torch.float64)
+    root = torch.randn(3, 3, generator=generator(3), dtype=torch.float64)
     c = root @ root.T + torch.eye(3)
     log_det = [torch.logdet(c[:k, :k]) for k in (1, 2, 3)]
     first_two = 0.5 * (c[0, 0].log() + c[1, 1].log() - log_det[1])
@@ -100,24 +94,24 @@ def test_total_correlation_is_a_sum_of_informations():
 
 
 def test_gaussian_pairs_have_the_correlation_asked_for():
-    x, y = experiments.gaussian_pairs(0.7, 200_000, seeded())
+    x, y = experiments.gaussian_pairs(0.7, 200_000, generator())
     assert np.corrcoef(x.flatten(), y.flatten())[0, 1] == pytest.approx(0.7, abs=0.01)
     with pytest.raises(ValueError, match="inside"):
-        experiments.gaussian_pairs(1.0, 10, seeded())
+        experiments.gaussian_pairs(1.0, 10, generator())
 
 
 # ------------------------------------------------------------------ critics
 
 
 def test_every_order_is_equally_likely():
-    g, rows = seeded(), torch.arange(3.0)[:, None]
+    g, rows = generator(), torch.arange(3.0)[:, None]
     counts = Counter(tuple(solved.shuffle_across_batch(rows, g).flatten().tolist()) for _ in range(6000))
     assert set(counts) == set(itertools.permutations([0.0, 1.0, 2.0]))
     assert all(abs(n - 1000) < 150 for n in counts.values())  # 5 standard deviations
 
 
 def test_critic_losses_are_cross_entropies():
-    joint, shuffled = 3 * torch.randn(2, 40, generator=seeded(), dtype=torch.float64)
+    joint, shuffled = 3 * torch.randn(2, 40, generator=generator(), dtype=torch.float64)
     both, ones = torch.cat([joint, shuffled]), torch.cat([torch.ones(40), torch.zeros(40)]).double()
     critic = F.binary_cross_entropy_with_logits(both, ones)
     torch.testing.assert_close(solved.critic_loss(joint, shuffled), critic)
@@ -141,7 +135,7 @@ def test_the_optimal_critic_measures_the_information_of_a_table():
     torch.testing.assert_close(ratio, exact, atol=1e-6, rtol=0)
     torch.testing.assert_close(bound, exact, atol=1e-6, rtol=0)
     for seed in range(20):  # any other critic: the bound is below
-        other = logit + torch.randn(2, 3, generator=seeded(seed), dtype=torch.float64)
+        other = logit + torch.randn(2, 3, generator=generator(seed), dtype=torch.float64)
         values = (other.flatten().repeat_interleave(c) for c in (counts.flatten(), products))
         assert solved.mutual_information_from_logits(*values)[1] < exact
 
@@ -149,11 +143,11 @@ def test_the_optimal_critic_measures_the_information_of_a_table():
 def test_a_trained_critic_finds_the_information_of_a_gaussian():
     torch.manual_seed(0)
     critic, history = experiments.train_critic(
-        lambda n, g: experiments.gaussian_pairs(0.8, n, g), seeded(), steps=300
+        lambda n, g: experiments.gaussian_pairs(0.8, n, g), generator(), steps=300
     )
     with torch.no_grad():
         logits = experiments.critic_logits(
-            critic, *experiments.gaussian_pairs(0.8, 50_000, seeded(1)), seeded(2)
+            critic, *experiments.gaussian_pairs(0.8, 50_000, generator(1)), generator(2)
         )
     assert solved.mutual_information_from_logits(*logits)[1].item() == pytest.approx(0.5108, abs=0.06)
     assert history["bound"].shape == (300,)
@@ -166,7 +160,7 @@ def test_mmd_of_two_gaussians_is_its_closed_form_on_average():
     """For N(0, 1) and N(m, 1): MMD² = 2 h / √(h² + 2) · (1 − exp(−m² / 2(h² + 2)))."""
     m, h = 1.0, 1.5
     exact = 2 * h / math.sqrt(h**2 + 2) * (1 - math.exp(-(m**2) / (2 * (h**2 + 2))))
-    g = seeded()
+    g = generator()
     values = [
         solved.mmd2(torch.randn(50, 1, generator=g), torch.randn(40, 1, generator=g) + m, h)
         for _ in range(600)
@@ -179,8 +173,8 @@ def test_mmd_of_two_gaussians_is_its_closed_form_on_average():
 
 
 def test_leakage_is_entropy_less_log_loss():
-    a = torch.randint(4, (200,), generator=seeded())
-    logits = torch.randn(200, 4, generator=seeded(1))
+    a = torch.randint(4, (200,), generator=generator())
+    logits = torch.randn(200, 4, generator=generator(1))
     frequencies = torch.bincount(a, minlength=4) / 200
     exact = Categorical(frequencies).entropy().item() - log_loss(a, logits.double().softmax(1))
     assert solved.leakage(a, logits).item() == pytest.approx(exact, abs=1e-5)
@@ -194,7 +188,7 @@ def test_leakage_is_entropy_less_log_loss():
 
 
 def test_attributes_are_the_quarters_in_which_the_ellipse_stands():
-    x, factors = experiments.ellipses().sample(300, seeded())
+    x, factors = experiments.ellipses().sample(300, generator())
     column, row = experiments.attributes(factors).unbind(1)
     pixel = torch.arange(32.0) + 0.5
     across = (x.sum((1, 2)) * pixel).sum(1) / x.sum((1, 2, 3))  # the centre of mass, in pixels

@@ -17,8 +17,9 @@ import pytest
 
 from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise.answers import find_answers
+from tests.helpers import ROOT
+from tests.helpers.cells import MARK, code_cells
 
-ROOT = Path(__file__).parents[1]
 START = ROOT / "notebooks/start.ipynb"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 INSTALL = """# Installs the course on Colab. Anywhere else it does nothing.
@@ -28,12 +29,6 @@ WHEEL = ""
 if "google.colab" in sys.modules:
     assert WHEEL, "This edition has no address for Colab: course release --url ADDRESS fills it in."
     %pip install --quiet {WHEEL}"""
-MARK = "# NBVAL_CHECK_OUTPUT"
-
-
-def code_cells(notebook: Path) -> list[dict]:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return [{**c, "source": "".join(c["source"])} for c in cells if c["cell_type"] == "code"]
 
 
 def python(source: str) -> str:

@@ -8,15 +8,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
-from test_release import run_in
 
 from course_lib.catalogue import LESSONS
 from course_lib.release import copy_course
+from tests.helpers import ROOT, run_in
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 

@@ -13,10 +13,7 @@ from course_lib.experiments.elbo import forward
 from course_lib.files import data_folder
 from course_lib.models import VAE
 
-
-@pytest.fixture(autouse=True)
-def _on_the_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 @pytest.fixture

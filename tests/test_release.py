@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import textwrap
 import xml.etree.ElementTree as ElementTree
 import zipfile
@@ -15,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_notebooks import MARK, code_cells
 from typer.testing import CliRunner
 
 from course_lib import cli, release
 from course_lib.catalogue import LESSONS
-from tests import lab
+from tests.helpers import ROOT, lab, run_in
+from tests.helpers.cells import MARK, code_cells
 
-ROOT = Path(__file__).parents[1]
 ADDRESS = "https://example.org/course/"
 
 
@@ -168,16 +166,6 @@ def in_edition(folder: Path, archive: Path, code: str) -> str:
     tree = folder / release.NAME
     start = "from course_lib import answer, check, reveal\nfrom course_lib.lessons import beta_vae, elbo\n"
     return run_in(tree, start + textwrap.dedent(code), tree / "notebooks")
-
-
-def run_in(tree: Path, script: str, folder: Path) -> str:
-    """What a script prints that runs in `folder` and imports the course from `tree`, never from this checkout."""
-    start = f"import sys; sys.path = [{str(tree)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]\n"
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "PYTHON"))}
-    command = [sys.executable, "-c", start + script]
-    done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 LOSS = """

@@ -14,11 +14,7 @@ from course_lib.datasets.scenes import (
     sprite_pictures,
     textures,
 )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
+from tests.helpers import generator
 
 # ------------------------------------------------------------------ pools
 

@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 
 from course_lib.datasets import shapes3d
 from course_lib.datasets.shapes3d import HEIGHT, RADIUS, SHAPES, Shapes3D, render
+from tests.helpers import generator
 
 CUBE, CYLINDER, SPHERE, CAPSULE = range(4)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random_latents(n: int, seed: int = 0) -> torch.Tensor:

@@ -15,12 +15,9 @@ from hypothesis import strategies as st
 
 from course_lib.datasets.dsprites_file import read_dsprites
 from course_lib.datasets.sprites import SYMMETRY, VARIANTS, Sprites, render
+from tests.helpers import generator
 
 SQUARE, ELLIPSE, HEART = 0.0, 1.0, 2.0
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def random_latents(n: int, seed: int = 0) -> torch.Tensor:

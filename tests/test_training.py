@@ -15,15 +15,9 @@ from course_lib.experiments.elbo import forward, train_vae
 from course_lib.lessons import elbo
 from course_lib.models import VAE
 from course_lib.training import check_images, fit, keep_freed_memory, pick_device
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def solved(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 # ------------------------------------------------------------------ fit

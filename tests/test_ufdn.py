@@ -16,15 +16,9 @@ from course_lib.files import data_folder
 from course_lib.lessons import ufdn as lesson
 from course_lib.pretrained import pretrain_ufdn
 from solutions import ufdn as solved
+from tests.helpers import generator
 
-
-@pytest.fixture(autouse=True)
-def _on_the_solutions(monkeypatch):
-    monkeypatch.setenv("COURSE_ANSWERS", "solutions")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 def randn(*shape, seed=0, dtype=torch.float64):

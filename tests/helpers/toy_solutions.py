@@ -1,9 +1,9 @@
 """Solutions of toy_lesson."""
 
 import torch
-import toy_lesson as lesson
 
 from course_lib.exercise import Case, solution
+from tests.helpers import toy_lesson as lesson
 
 
 @solution(lesson.step, hints=["zero_grad", "backward, then step"])

@@ -15,7 +15,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
+
 ARTEFACTS = ROOT / "test-artefacts"  # screenshots, to be looked at
 SETTINGS = {
     # Every cell is in the page from the start, and not only those in view.

@@ -1,0 +1,27 @@
+"""What several test files use: small things here, and one module for each larger one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """A generator on the CPU with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def run_in(tree: Path, script: str, folder: Path) -> str:
+    """What a script prints that runs in `folder` and imports the course from `tree`, never from this checkout."""
+    start = f"import sys; sys.path = [{str(tree)!r}, *(p for p in sys.path if p != {str(ROOT)!r})]\n"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("COURSE_", "PYTHON"))}
+    command = [sys.executable, "-c", start + script]
+    done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
