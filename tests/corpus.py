@@ -14,14 +14,13 @@ begin with what its panel must say, and must not, as regular expressions:
 from __future__ import annotations
 
 import html
-import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from course_lib.catalogue import LESSONS, find
 from course_lib.exercise import Exercise
 from course_lib.exercise.report import Report
-from course_lib.lessons import LESSONS
 
 HERE = Path(__file__).parent
 
@@ -41,7 +40,7 @@ class Cell:
 
     @property
     def ex(self) -> Exercise:
-        return getattr(importlib.import_module(f"course_lib.lessons.{self.lesson}"), self.exercise)
+        return find(f"{self.lesson}.{self.exercise}")
 
     def patterns(self, kind: str) -> list[str]:
         """The regular expressions of the cell's lines `# says:` or `# not:`."""

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 from corpus import read_cells, words
 
+from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.report import QUIET
-from course_lib.lessons import LESSONS, exercises
 
 RIGHT, WRONG = read_cells("right_answers"), read_cells("wrong_answers")
 WRITTEN = {cell.lesson for cell in RIGHT}  # the corpus grows lesson by lesson
