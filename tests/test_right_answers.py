@@ -6,12 +6,12 @@ import re
 from collections import Counter
 
 import pytest
-from corpus import read_cells, words
 
 from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.report import QUIET
+from tests.helpers.corpus import read_cells, words
 
 RIGHT, WRONG = read_cells("right_answers"), read_cells("wrong_answers")
 WRITTEN = {cell.lesson for cell in RIGHT}  # the corpus grows lesson by lesson
@@ -67,10 +67,8 @@ KNOWN_MISLEADING: dict[str, str] = {
 
 
 @pytest.fixture
-def inspect(tmp_path, monkeypatch):
+def inspect(folder, revealed):
     """Saves a cell as a notebook does and checks it; what the answer calls is answered by the solutions."""
-    monkeypatch.setenv("COURSE_ANSWERS", str(tmp_path / "answers"))
-    monkeypatch.setattr("solutions.REVEALED", tuple(x.module for x in LESSONS))
 
     def inspect(cell):
         answers.save_answer(cell.ex, cell.text)

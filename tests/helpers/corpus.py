@@ -16,13 +16,13 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from course_lib.catalogue import LESSONS, find
 from course_lib.exercise import Exercise
 from course_lib.exercise.report import Report
+from tests.helpers import ROOT
 
-HERE = Path(__file__).parent
+TESTS = ROOT / "tests"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read_cells(folder: str) -> list[Cell]:
     """All answers in a folder of the corpus, lesson by lesson."""
     found = []
     for lesson in LESSONS:
-        file = HERE / folder / f"{lesson.module}.py"
+        file = TESTS / folder / f"{lesson.module}.py"
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         for part in re.split(r"^# %% ", text, flags=re.MULTILINE)[1:]:
             title, _, code = part.partition("\n")
