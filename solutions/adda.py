@@ -5,13 +5,8 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, randn, solution
 from course_lib.lessons import adda as lesson
-
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
 
 # ------------------------------------------------------------------ proxy_a_distance
 
@@ -36,44 +31,36 @@ def _(g):
     yield Case(source_logits=randn(g, 50) - 1, target_logits=randn(g, 50) + 1)
 
 
-@proxy_a_distance.mistake("ε is the ERROR, not the accuracy: a perfect classifier has ε = 0 and distance 2.")
-def accuracy_for_error(source_logits, target_logits):
-    return proxy_a_distance.function(-source_logits, -target_logits)
-
-
-@proxy_a_distance.mistake("This is 2 (1 − ε): chance, ε = ½, must give 0. The formula is 2 (1 − 2ε).")
-def one_epsilon(source_logits, target_logits):
-    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
-    return (2 * (1 - error)).clamp(min=0)
-
-
-@proxy_a_distance.mistake(
-    "All errors were counted together, so the domain with more features decides. ε is the mean of the two domains' rates."
+proxy_a_distance.mistake(
+    "ε is the ERROR, not the accuracy: a perfect classifier has ε = 0 and distance 2.",
+    accuracy_for_error=[("source_logits <=", "source_logits >"), ("target_logits >", "target_logits <=")],
 )
-def pooled(source_logits, target_logits):
-    wrong = torch.cat([source_logits <= 0, target_logits > 0])
-    return (2 * (1 - 2 * wrong.float().mean())).clamp(min=0)
-
-
-@proxy_a_distance.mistake("These are logits, not probabilities: the boundary is at 0, not at ½.")
-def half_as_boundary(source_logits, target_logits):
-    return proxy_a_distance.function(source_logits - 0.5, target_logits - 0.5)
-
-
-@proxy_a_distance.mistake(
-    "Right for a classifier better than chance; for a worse one the distance is 0, not negative: .clamp(min=0)."
+proxy_a_distance.mistake(
+    "This is 2 (1 − ε): chance, ε = ½, must give 0. The formula is 2 (1 − 2ε).",
+    one_epsilon=("2 * error", "error"),
 )
-def negative(source_logits, target_logits):
-    error = 0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())
-    return 2 * (1 - 2 * error)
-
-
-@proxy_a_distance.mistake(
-    "You averaged probabilities of being wrong. ε counts errors: a logit above 0 says source, how far above is no matter."
+proxy_a_distance.mistake(
+    "All errors were counted together, so the domain with more features decides. ε is the mean of the two domains' rates.",
+    pooled=(
+        "0.5 * ((source_logits <= 0).float().mean() + (target_logits > 0).float().mean())",
+        "torch.cat([source_logits <= 0, target_logits > 0]).float().mean()",
+    ),
 )
-def soft_errors(source_logits, target_logits):
-    error = 0.5 * ((-source_logits).sigmoid().mean() + target_logits.sigmoid().mean())
-    return (2 * (1 - 2 * error)).clamp(min=0)
+proxy_a_distance.mistake(
+    "These are logits, not probabilities: the boundary is at 0, not at ½.",
+    half_as_boundary=[("<= 0", "<= 0.5"), ("> 0", "> 0.5")],
+)
+proxy_a_distance.mistake(
+    "Right for a classifier better than chance; for a worse one the distance is 0, not negative: .clamp(min=0).",
+    negative=(".clamp(min=0)", ""),
+)
+proxy_a_distance.mistake(
+    "You averaged probabilities of being wrong. ε counts errors: a logit above 0 says source, how far above is no matter.",
+    soft_errors=[
+        ("(source_logits <= 0).float()", "(-source_logits).sigmoid()"),
+        ("(target_logits > 0).float()", "target_logits.sigmoid()"),
+    ],
+)
 
 
 # ------------------------------------------------------------------ copy_encoder
@@ -98,28 +85,21 @@ def _(g):
     yield Case(x=randn(g, 16, 5), weight=randn(g, 4, 5), running_mean=2 + randn(g, 4))
 
 
-@copy_encoder.mistake(
+copy_encoder.mistake(
     "This is no copy but the same encoder under a second name: whatever the target encoder learns, the source encoder "
-    "learns, too. copy.deepcopy makes an independent one."
+    "learns, too. copy.deepcopy makes an independent one.",
+    same_encoder=("copy.deepcopy(encoder)", "encoder"),
 )
-def same_encoder(encoder):
-    return encoder.eval().requires_grad_(True)
-
-
-@copy_encoder.mistake(
+copy_encoder.mistake(
     "The copy is frozen, as the source is: deepcopy copies requires_grad as well, and the optimiser would have nothing "
-    "to train. Call requires_grad_(True) on the copy."
+    "to train. Call requires_grad_(True) on the copy.",
+    still_frozen=(".requires_grad_(True)", ""),
 )
-def still_frozen(encoder):
-    return copy.deepcopy(encoder).eval()
-
-
-@copy_encoder.mistake(
+copy_encoder.mistake(
     "The copy is in training mode, as this source was. The frozen source encoder runs in eval mode; with batch norm "
-    "or dropout working differently in the two, the critic sees the mode, not the domain. Call .eval() on the copy."
+    "or dropout working differently in the two, the critic sees the mode, not the domain. Call .eval() on the copy.",
+    mode_of_the_source=(".eval()", ""),
 )
-def mode_of_the_source(encoder):
-    return copy.deepcopy(encoder).requires_grad_(True)
 
 
 @copy_encoder.mistake(
@@ -134,11 +114,10 @@ def buffers_forgotten(encoder):
     return new
 
 
-@copy_encoder.mistake(
-    "You thawed and switched the source encoder before copying it. It must stay as it is: frozen. Change the copy only."
+copy_encoder.mistake(
+    "You thawed and switched the source encoder before copying it. It must stay as it is: frozen. Change the copy only.",
+    source_changed=("(encoder).eval().requires_grad_(True)", "(encoder.eval().requires_grad_(True))"),
 )
-def source_changed(encoder):
-    return copy.deepcopy(encoder.eval().requires_grad_(True))
 
 
 # ------------------------------------------------------------------ domain_critic_loss
@@ -169,53 +148,46 @@ def _(g):
     yield Case(source_features=200 * randn(g, 6, 2), target_features=200 * randn(g, 6, 2), weight=randn(g, 2))
 
 
-@domain_critic_loss.mistake(
+domain_critic_loss.mistake(
     "The value is right, but the features are not detached: the critic's loss would train the encoders to be told "
-    "apart. Call .detach() on both."
+    "apart. Call .detach() on both.",
+    not_detached=[
+        ("source_features.detach()", "source_features"),
+        ("target_features.detach()", "target_features"),
+    ],
 )
-def not_detached(critic, source_features, target_features):
-    source, target = critic(source_features), critic(target_features)
-    return 0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())
-
-
-@domain_critic_loss.mistake(
+domain_critic_loss.mistake(
     "You detached the critic's logits. That cuts off the critic itself, which then learns nothing. Detach the features "
-    "BEFORE they go in."
+    "BEFORE they go in.",
+    logits_detached=[
+        ("(source_features.detach())", "(source_features).detach()"),
+        ("(target_features.detach())", "(target_features).detach()"),
+    ],
 )
-def logits_detached(critic, source_features, target_features):
-    return domain_critic_loss.function(
-        lambda features: critic(features).detach(), source_features, target_features
-    )
-
-
-@domain_critic_loss.mistake("The labels are exchanged: source is class 1, target class 0.")
-def labels_exchanged(critic, source_features, target_features):
-    return domain_critic_loss.function(critic, target_features, source_features)
-
-
-@domain_critic_loss.mistake(
-    "This is the sum of the two means, not their half: a critic that cannot tell should pay log 2."
+domain_critic_loss.mistake(
+    "The labels are exchanged: source is class 1, target class 0.",
+    labels_exchanged=[("-source", "source"), ("softplus(target)", "softplus(-target)")],
 )
-def no_half(critic, source_features, target_features):
-    return 2 * domain_critic_loss.function(critic, source_features, target_features)
-
-
-@domain_critic_loss.mistake(
+domain_critic_loss.mistake(
+    "This is the sum of the two means, not their half: a critic that cannot tell should pay log 2.",
+    no_half=("0.5 * ", ""),
+)
+domain_critic_loss.mistake(
     "You took one mean over all features together, so the domain with the larger batch counts more. Take a mean over "
-    "each domain, then half their sum."
+    "each domain, then half their sum.",
+    one_mean=(
+        "0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())",
+        "torch.cat([F.softplus(-source), F.softplus(target)]).mean()",
+    ),
 )
-def one_mean(critic, source_features, target_features):
-    source, target = critic(source_features.detach()), critic(target_features.detach())
-    return torch.cat([F.softplus(-source), F.softplus(target)]).mean()
-
-
-@domain_critic_loss.mistake(
+domain_critic_loss.mistake(
     "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0 or 1. Use F.softplus or "
-    "binary_cross_entropy_with_logits."
+    "binary_cross_entropy_with_logits.",
+    log_of_sigmoid=[
+        ("F.softplus(-source)", "-source.sigmoid().log()"),
+        ("F.softplus(target)", "-(1 - target.sigmoid()).log()"),
+    ],
 )
-def log_of_sigmoid(critic, source_features, target_features):
-    source, target = critic(source_features.detach()), critic(target_features.detach())
-    return -0.5 * (source.sigmoid().log().mean() + (1 - target.sigmoid()).log().mean())
 
 
 # ------------------------------------------------------------------ inverted_label_loss
@@ -240,37 +212,27 @@ def _(g):
     yield Case(target_logits=torch.tensor([200.0, -200.0, 1.0]))
 
 
-@inverted_label_loss.mistake(
-    "This is the critic's own loss on target features: the encoder would learn to be recognised. Invert the label."
+inverted_label_loss.mistake(
+    "This is the critic's own loss on target features: the encoder would learn to be recognised. Invert the label.",
+    label_not_inverted=("-target", "target"),
 )
-def label_not_inverted(target_logits):
-    return F.softplus(target_logits).mean()
-
-
-@inverted_label_loss.mistake(
+inverted_label_loss.mistake(
     "This is the minimax form, mean log(1 − σ): it wants the same, but its gradient vanishes where the critic is sure "
-    "that a feature is target, which is where the encoder begins."
+    "that a feature is target, which is where the encoder begins.",
+    minimax=("F.softplus(-target", "-F.softplus(target"),
 )
-def minimax(target_logits):
-    return -F.softplus(target_logits).mean()
-
-
-@inverted_label_loss.mistake("The sign is wrong: this is the log-likelihood. A loss is minimised.")
-def sign_turned(target_logits):
-    return F.logsigmoid(target_logits).mean()
-
-
-@inverted_label_loss.mistake("You summed over the batch. Take the mean: the loss must not grow with it.")
-def summed(target_logits):
-    return F.softplus(-target_logits).sum()
-
-
-@inverted_label_loss.mistake(
+inverted_label_loss.mistake(
+    "The sign is wrong: this is the log-likelihood. A loss is minimised.",
+    sign_turned=("F.softplus", "-F.softplus"),
+)
+inverted_label_loss.mistake(
+    "You summed over the batch. Take the mean: the loss must not grow with it.", summed=(".mean()", ".sum()")
+)
+inverted_label_loss.mistake(
     "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0. Use F.softplus or "
-    "binary_cross_entropy_with_logits."
+    "binary_cross_entropy_with_logits.",
+    log_of_sigmoid=("F.softplus(-target_logits)", "-target_logits.sigmoid().log()"),
 )
-def log_of_sigmoid(target_logits):
-    return -target_logits.sigmoid().log().mean()
 
 
 # ------------------------------------------------------------------ adda_step
@@ -317,111 +279,53 @@ def _(g):
         )
 
 
-def _step(players, source_x, target_x, *, wrong):
-    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser = players
-    source, target = source_encoder(source_x), target_encoder(target_x)
-    if wrong != "source not detached":
-        source = source.detach()
-
-    def update_critic():
-        if wrong == "source not detached":
-            loss = 0.5 * (F.softplus(-critic(source)).mean() + F.softplus(critic(target.detach())).mean())
-        else:
-            loss = lesson.domain_critic_loss(critic, source, target)
-        if wrong != "critic not cleared":
-            critic_optimiser.zero_grad()
-        loss.backward()
-        critic_optimiser.step()
-        return loss
-
-    if wrong == "encoder first":
-        encoder_loss = lesson.inverted_label_loss(critic(target))
-        encoder_optimiser.zero_grad()
-        encoder_loss.backward()
-        encoder_optimiser.step()
-        critic_loss = update_critic()
-    else:
-        critic_loss = update_critic()
-        logits = critic(target)
-        if wrong == "own label":
-            encoder_loss = F.softplus(logits).mean()
-        else:
-            encoder_loss = lesson.inverted_label_loss(logits)
-        if wrong != "encoder not cleared":
-            encoder_optimiser.zero_grad()
-        encoder_loss.backward()
-        encoder_optimiser.step()
-        if wrong == "critic steps twice":
-            critic_optimiser.step()
-    return {"critic loss": critic_loss.detach(), "encoder loss": encoder_loss.detach()}
-
-
-@adda_step.mistake(
+_CRITICS_TURN = """\
+    critic_loss = lesson.domain_critic_loss(critic, source, target)
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+"""
+adda_step.mistake(
     "A gradient reaches the source encoder. It is the fixed point of the game: compute its features under "
-    "torch.no_grad(), or detach them."
+    "torch.no_grad(), or detach them.",
+    source_not_detached=[
+        ("with torch.no_grad():\n        source", "source"),
+        (
+            "lesson.domain_critic_loss(critic, source, target)",
+            "0.5 * (F.softplus(-critic(source)).mean() + F.softplus(critic(target.detach())).mean())",
+        ),
+    ],
 )
-def source_not_detached(*args):
-    return _step(*args, wrong="source not detached")
-
-
-@adda_step.mistake(
+adda_step.mistake(
     "The encoder's loss runs backward through the critic and leaves gradients there, which the critic's next update "
-    "then uses, too. Clear them with zero_grad() before the critic's backward pass."
+    "then uses, too. Clear them with zero_grad() before the critic's backward pass.",
+    critic_not_cleared=("    critic_optimiser.zero_grad()\n", ""),
 )
-def critic_not_cleared(*args):
-    return _step(*args, wrong="critic not cleared")
-
-
-@adda_step.mistake(
-    "The target encoder's gradients add up from step to step. Clear them with zero_grad() before its backward pass."
+adda_step.mistake(
+    "The target encoder's gradients add up from step to step. Clear them with zero_grad() before its backward pass.",
+    encoder_not_cleared=("    encoder_optimiser.zero_grad()\n", ""),
 )
-def encoder_not_cleared(*args):
-    return _step(*args, wrong="encoder not cleared")
-
-
-@adda_step.mistake(
-    "The order is turned round: the critic is updated first, and the encoder then plays against the updated critic."
+adda_step.mistake(
+    "The order is turned round: the critic is updated first, and the encoder then plays against the updated critic.",
+    encoder_first=[(_CRITICS_TURN, ""), ("    return", _CRITICS_TURN + "    return")],
 )
-def encoder_first(*args):
-    return _step(*args, wrong="encoder first")
-
-
-@adda_step.mistake(
-    "The encoder descends the critic's own loss: it helps the critic to recognise it. Use inverted_label_loss."
+adda_step.mistake(
+    "The encoder descends the critic's own loss: it helps the critic to recognise it. Use inverted_label_loss.",
+    own_label=("lesson.inverted_label_loss(critic(target))", "F.softplus(critic(target)).mean()"),
 )
-def own_label(*args):
-    return _step(*args, wrong="own label")
-
-
-@adda_step.mistake(
+adda_step.mistake(
     "The critic is stepped a second time, on the gradients of the encoder's loss: it learns to be fooled. Each player's "
-    "optimiser steps once, after its own backward pass."
+    "optimiser steps once, after its own backward pass.",
+    critic_steps_twice=("encoder_optimiser.step()", "encoder_optimiser.step()\n    critic_optimiser.step()"),
 )
-def critic_steps_twice(*args):
-    return _step(*args, wrong="critic steps twice")
-
-
-@adda_step.mistake(
+adda_step.mistake(
     "You called train() on the target encoder. It then normalises with the batch's own statistics, and the source "
-    "encoder with its running ones: the critic sees the mode, not the domain. Leave the modes as they are."
+    "encoder with its running ones: the critic sees the mode, not the domain. Leave the modes as they are.",
+    target_in_training_mode=("target_encoder(target_x)", "target_encoder.train()(target_x)"),
 )
-def target_in_training_mode(players, *batches):
-    players.target_encoder.train()
-    return adda_step.function(players, *batches)
 
 
 # ------------------------------------------------------------------ gradient_reverse
-
-
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight):
-        ctx.weight = weight
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return -ctx.weight * gradient, None  # one for each argument of forward; a number has none
 
 
 @solution(
@@ -435,7 +339,17 @@ class _Reverse(torch.autograd.Function):
     ],
 )
 def gradient_reverse(x, weight):
-    return _Reverse.apply(x, weight)
+    class Reverse(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.weight = weight
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return -ctx.weight * gradient, None  # one for each argument of forward; a number has none
+
+    return Reverse.apply(x, weight)
 
 
 @gradient_reverse.cases
@@ -445,40 +359,26 @@ def _(g):
     yield Case(x=randn(g, 3, 2, 2), weight=2.0)
 
 
-def _with_gradient(x, value, factor):
-    """A tensor with this value whose gradient with respect to x is `factor`."""
-    return value.detach() + factor * (x - x.detach())
-
-
-@gradient_reverse.mistake(
-    "The gradient passes unchanged: the encoder would help the critic. backward must return −weight · gradient."
+gradient_reverse.mistake(
+    "The gradient passes unchanged: the encoder would help the critic. backward must return −weight · gradient.",
+    not_reversed=("-ctx.weight * gradient", "gradient"),
 )
-def not_reversed(x, weight):
-    return _with_gradient(x, x, 1.0)
-
-
-@gradient_reverse.mistake("The gradient is scaled but not reversed: the minus sign is missing in backward.")
-def no_minus(x, weight):
-    return _with_gradient(x, x, weight)
-
-
-@gradient_reverse.mistake("The gradient is reversed, but the weight is missing: −weight · gradient.")
-def no_weight(x, weight):
-    return _with_gradient(x, x, -1.0)
-
-
-@gradient_reverse.mistake(
-    "You turned the values round, too. On the way forward nothing happens: forward returns x itself."
+gradient_reverse.mistake(
+    "The gradient is scaled but not reversed: the minus sign is missing in backward.",
+    no_minus=("-ctx", "ctx"),
 )
-def values_reversed(x, weight):
-    return -weight * x
-
-
-@gradient_reverse.mistake(
-    "The values are right, but no gradient gets through: was x detached, or does backward return None for it?"
+gradient_reverse.mistake(
+    "The gradient is reversed, but the weight is missing: −weight · gradient.",
+    no_weight=("-ctx.weight * gradient", "-gradient"),
 )
-def blocked(x, weight):
-    return _with_gradient(x, x, 0.0)
+gradient_reverse.mistake(
+    "You turned the values round, too. On the way forward nothing happens: forward returns x itself.",
+    values_reversed=("x.view_as(x)", "-weight * x"),
+)
+gradient_reverse.mistake(
+    "The values are right, but no gradient gets through: was x detached, or does backward return None for it?",
+    blocked=("-ctx.weight * gradient, None", "None, None"),
+)
 
 
 # ------------------------------------------------------------------ coral_loss
@@ -513,51 +413,33 @@ def _(g):
     yield Case(source_features=3 * randn(g, 5, 4), target_features=1 - randn(g, 8, 4))
 
 
-def _coral(source, target, covariance):
-    return (covariance(source) - covariance(target)).square().sum() / (4 * source.shape[1] ** 2)
-
-
-@coral_loss.mistake(
-    "The means are not subtracted: these are second moments, not covariances. Centre each domain by its own mean."
+coral_loss.mistake(
+    "The means are not subtracted: these are second moments, not covariances. Centre each domain by its own mean.",
+    not_centred=(" - x.mean(0)", ""),
 )
-def not_centred(source_features, target_features):
-    return _coral(source_features, target_features, lambda x: x.T @ x / (len(x) - 1))
-
-
-@coral_loss.mistake("A covariance is divided by B − 1, not by B: the mean was estimated from the same batch.")
-def biased(source_features, target_features):
-    return _coral(source_features, target_features, lambda x: torch.cov(x.T, correction=0))
-
-
-@coral_loss.mistake(
+coral_loss.mistake(
+    "A covariance is divided by B − 1, not by B: the mean was estimated from the same batch.",
+    biased=("(len(x) - 1)", "len(x)"),
+)
+coral_loss.mistake(
     "These are correlations: dividing by the standard deviations hides a difference in scale, which is what CORAL "
-    "should see."
+    "should see.",
+    correlations=("centred.T @ centred / (len(x) - 1)", "torch.corrcoef(x.T)"),
 )
-def correlations(source_features, target_features):
-    return _coral(source_features, target_features, lambda x: torch.corrcoef(x.T))
-
-
-@coral_loss.mistake("The sum of squares is divided by 4 D², not by D² alone.")
-def no_four(source_features, target_features):
-    return 4 * coral_loss.function(source_features, target_features)
-
-
-@coral_loss.mistake(
-    "The sum of squares is not divided: 1 / 4D² is missing, so the loss grows with the features."
+coral_loss.mistake(
+    "The sum of squares is divided by 4 D², not by D² alone.",
+    no_four=("(4 * source_features.shape[1] ** 2)", "source_features.shape[1] ** 2"),
 )
-def not_divided(source_features, target_features):
-    return coral_loss.function(source_features, target_features) * 4 * source_features.shape[1] ** 2
-
-
-@coral_loss.mistake("You took the root: ‖·‖²_F is the SQUARED norm, the sum of squares itself.")
-def rooted(source_features, target_features):
-    d = source_features.shape[1]
-    return (coral_loss.function(source_features, target_features) * 4 * d**2).sqrt() / (4 * d**2)
-
-
-@coral_loss.mistake(
+coral_loss.mistake(
+    "The sum of squares is not divided: 1 / 4D² is missing, so the loss grows with the features.",
+    not_divided=(" / (4 * source_features.shape[1] ** 2)", ""),
+)
+coral_loss.mistake(
+    "You took the root: ‖·‖²_F is the SQUARED norm, the sum of squares itself.",
+    rooted=(".sum()", ".sum().sqrt()"),
+)
+coral_loss.mistake(
     "Only the variances on the diagonal are compared. Features may vary as much and still vary TOGETHER differently: "
-    "compare the whole matrices."
+    "compare the whole matrices.",
+    variances_only=("centred.T @ centred / (len(x) - 1)", "x.var(0)"),
 )
-def variances_only(source_features, target_features):
-    return _coral(source_features, target_features, lambda x: x.var(0))

@@ -3,30 +3,17 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, rand, randn, solution
 from course_lib.lessons import beta_vae as lesson
 from course_lib.lessons import elbo
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
-
-def rand(g, *shape):
-    return torch.rand(*shape, generator=g)
-
-
 def log_densities(z, mean, log_var):
     """log N(z_md; mean_nd, exp(log_var_nd)), (M, N, D)."""
     return -0.5 * ((z[:, None] - mean).square() * (-log_var).exp() + log_var + LOG_2PI)
-
-
-def cross_entropy(x, logits):
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1)
 
 
 # ------------------------------------------------------------------ beta_vae_loss
@@ -62,50 +49,35 @@ def _(g):
     )
 
 
-@beta_vae_loss.mistake(
-    "β weighs the reconstruction instead of the KL. Compare the sizes: the loss asks for less KL as β grows."
+beta_vae_loss.mistake(
+    "β weighs the reconstruction instead of the KL. Compare the sizes: the loss asks for less KL as β grows.",
+    beta_on_reconstruction=[("beta * elbo", "elbo"), ("- elbo", "- beta * elbo")],
 )
-def beta_on_reconstruction(x, logits, mean, log_var, beta):
-    return (elbo.gaussian_kl(mean, log_var) - beta * elbo.bernoulli_log_likelihood(x, logits)).mean()
-
-
-@beta_vae_loss.mistake(
+beta_vae_loss.mistake(
     "The sign is turned: this is the bound, to be maximised. A loss is minimised: the KL enters with +β, the "
-    "log-likelihood with −1."
+    "log-likelihood with −1.",
+    to_be_maximised=("return (", "return -("),
 )
-def to_be_maximised(x, logits, mean, log_var, beta):
-    return (elbo.bernoulli_log_likelihood(x, logits) - beta * elbo.gaussian_kl(mean, log_var)).mean()
-
-
-@beta_vae_loss.mistake(
+beta_vae_loss.mistake(
     "You averaged the cross-entropy over the pixels (the default of binary_cross_entropy_with_logits). For an image of "
-    "P pixels that is a hidden β, P times what you asked for. Sum over pixels, average over the batch."
+    "P pixels that is a hidden β, P times what you asked for. Sum over pixels, average over the batch.",
+    mean_over_pixels=("(x, logits))", "(x, logits) / x[0].numel())"),
 )
-def mean_over_pixels(x, logits, mean, log_var, beta):
-    return F.binary_cross_entropy_with_logits(logits, x) + beta * elbo.gaussian_kl(mean, log_var).mean()
-
-
-@beta_vae_loss.mistake(
-    "You averaged the KL over the latents: a hidden 1/D on β. The KL of an image is summed over its latents."
+beta_vae_loss.mistake(
+    "You averaged the KL over the latents: a hidden 1/D on β. The KL of an image is summed over its latents.",
+    kl_mean_over_latents=("(mean, log_var)", "(mean, log_var) / mean.shape[1]"),
 )
-def kl_mean_over_latents(x, logits, mean, log_var, beta):
-    kl = elbo.gaussian_kl(mean, log_var) / mean.shape[1]
-    return (beta * kl - elbo.bernoulli_log_likelihood(x, logits)).mean()
-
-
-@beta_vae_loss.mistake("β is nowhere in it: this is −ELBO, the loss of a plain VAE.")
-def beta_ignored(x, logits, mean, log_var, beta):
-    return -elbo.elbo(x, logits, mean, log_var)
-
-
-@beta_vae_loss.mistake("You summed over the batch. Average, or the loss grows with the batch size.")
-def summed_over_batch(x, logits, mean, log_var, beta):
-    return (beta * elbo.gaussian_kl(mean, log_var) - elbo.bernoulli_log_likelihood(x, logits)).sum()
-
-
-@beta_vae_loss.mistake("You added β KL to −ELBO, which holds the KL once already: yours weighs it by 1 + β.")
-def kl_counted_once_more(x, logits, mean, log_var, beta):
-    return beta * elbo.gaussian_kl(mean, log_var).mean() - elbo.elbo(x, logits, mean, log_var)
+beta_vae_loss.mistake(
+    "β is nowhere in it: this is −ELBO, the loss of a plain VAE.", beta_ignored=("beta * ", "")
+)
+beta_vae_loss.mistake(
+    "You summed over the batch. Average, or the loss grows with the batch size.",
+    summed_over_batch=(".mean()", ".sum()"),
+)
+beta_vae_loss.mistake(
+    "You added β KL to −ELBO, which holds the KL once already: yours weighs it by 1 + β.",
+    kl_counted_once_more=("beta * ", "(1 + beta) * "),
+)
 
 
 # ------------------------------------------------------------------ active_dimensions
@@ -135,55 +107,41 @@ def _(g):
     yield Case(eigenvalues=rand(g, 7) + 0.05, noise_variance=torch.tensor(0.3), beta=3 * rand(g, 5) + 0.1)
 
 
-@active_dimensions.mistake(
-    "The noise enters squared, as σ⁴: noise_variance is σ² already. The water level is β · noise_variance."
+active_dimensions.mistake(
+    "The noise enters squared, as σ⁴: noise_variance is σ² already. The water level is β · noise_variance.",
+    noise_squared=("* noise_variance", "* noise_variance**2"),
 )
-def noise_squared(eigenvalues, noise_variance, beta):
-    return active_dimensions.function(eigenvalues, noise_variance**2, beta)
-
-
-@active_dimensions.mistake(
-    "The noise enters as σ: you took the square root of noise_variance. The water level is β σ²."
+active_dimensions.mistake(
+    "The noise enters as σ: you took the square root of noise_variance. The water level is β σ².",
+    noise_deviation=("* noise_variance", "* noise_variance.sqrt()"),
 )
-def noise_deviation(eigenvalues, noise_variance, beta):
-    return active_dimensions.function(eigenvalues, noise_variance.sqrt(), beta)
-
-
-@active_dimensions.mistake(
-    "The ½ of the rate is missing: a Gaussian's rate is ½ log of a ratio of variances."
+active_dimensions.mistake(
+    "The ½ of the rate is missing: a Gaussian's rate is ½ log of a ratio of variances.",
+    no_half=("0.5 * ", ""),
 )
-def no_half(eigenvalues, noise_variance, beta):
-    rate, distortion = active_dimensions.function(eigenvalues, noise_variance, beta)
-    return 2 * rate, distortion
-
-
-@active_dimensions.mistake(
+active_dimensions.mistake(
     "Rates below 0, and distortions above λ: dimensions under water are treated as active. Nothing can cost less than "
-    "0 nats, and saying nothing about a dimension costs no more than its variance λ."
+    "0 nats, and saying nothing about a dimension costs no more than its variance λ.",
+    nothing_under_water=[
+        (".clamp(min=0)", ""),
+        ("torch.minimum(eigenvalues, level)", "level.expand(-1, len(eigenvalues))"),
+    ],
 )
-def nothing_under_water(eigenvalues, noise_variance, beta):
-    level = beta[:, None] * noise_variance
-    return 0.5 * (eigenvalues / level).log(), level.expand(-1, len(eigenvalues)).clone()
-
-
-@active_dimensions.mistake(
-    "The distortion of a dead dimension is not 0: it is not transmitted at all, so all of its variance λ is lost."
+active_dimensions.mistake(
+    "The distortion of a dead dimension is not 0: it is not transmitted at all, so all of its variance λ is lost.",
+    dead_without_distortion=(
+        "torch.minimum(eigenvalues, level)",
+        "torch.where(eigenvalues > level, level, 0)",
+    ),
 )
-def dead_without_distortion(eigenvalues, noise_variance, beta):
-    level = beta[:, None] * noise_variance
-    rate = 0.5 * (eigenvalues / level).log().clamp(min=0)
-    return rate, torch.where(eigenvalues > level, level, torch.zeros_like(level))
-
-
-@active_dimensions.mistake("β is missing from the water level: yours is the plain VAE's, σ², whatever β is.")
-def beta_ignored_in_level(eigenvalues, noise_variance, beta):
-    return active_dimensions.function(eigenvalues, noise_variance, torch.ones_like(beta))
-
-
-@active_dimensions.mistake("Your rates are in bits. The course counts in nats: take the natural logarithm.")
-def in_bits(eigenvalues, noise_variance, beta):
-    rate, distortion = active_dimensions.function(eigenvalues, noise_variance, beta)
-    return rate / math.log(2), distortion
+active_dimensions.mistake(
+    "β is missing from the water level: yours is the plain VAE's, σ², whatever β is.",
+    beta_ignored_in_level=("beta[:, None]", "torch.ones_like(beta)[:, None]"),
+)
+active_dimensions.mistake(
+    "Your rates are in bits. The course counts in nats: take the natural logarithm.",
+    in_bits=(".log()", ".log2()"),
+)
 
 
 # ------------------------------------------------------------------ pairwise_log_density
@@ -220,52 +178,37 @@ def _(g):
     )
 
 
-@pairwise_log_density.mistake(
-    "You treated log_var as log σ: the precision is exp(−log_var), and the log determinant is Σ log_var."
+pairwise_log_density.mistake(
+    "You treated log_var as log σ: the precision is exp(−log_var), and the log determinant is Σ log_var.",
+    log_var_as_log_sigma=[("(-log_var)", "(-2 * log_var)"), ("+ log_var", "+ 2 * log_var")],
 )
-def log_var_as_log_sigma(z, mean, log_var):
-    return log_densities(z, mean, 2 * log_var).sum(2)
-
-
-@pairwise_log_density.mistake(
-    "The constant is missing: −½ log 2π for each of the D latents. It cancels in no term but the prior's."
+pairwise_log_density.mistake(
+    "The constant is missing: −½ log 2π for each of the D latents. It cancels in no term but the prior's.",
+    no_constant=(" + LOG_2PI", ""),
 )
-def no_constant(z, mean, log_var):
-    return (log_densities(z, mean, log_var) + 0.5 * LOG_2PI).sum(2)
-
-
-@pairwise_log_density.mistake("log 2π is counted once, not once for each of the D latents.")
-def constant_once(z, mean, log_var):
-    return no_constant(z, mean, log_var) - 0.5 * LOG_2PI
-
-
-@pairwise_log_density.mistake(
-    "You averaged over the latents. The density of independent latents is a product, its logarithm a SUM."
+pairwise_log_density.mistake(
+    "log 2π is counted once, not once for each of the D latents.",
+    constant_once=(" + LOG_2PI).sum(1)", ").sum(1) + LOG_2PI"),
 )
-def mean_over_latents(z, mean, log_var):
-    return log_densities(z, mean, log_var).mean(2)
-
-
-@pairwise_log_density.mistake(
-    "Your result is transposed: samples are the rows, posteriors the columns, (M, N)."
+pairwise_log_density.mistake(
+    "You averaged over the latents. The density of independent latents is a product, its logarithm a SUM.",
+    mean_over_latents=[
+        ("return -0.5", "return (-0.5"),
+        ("(mean * precision).T", "(mean * precision).T) / z.shape[1]"),
+    ],
 )
-def transposed(z, mean, log_var):
-    return log_densities(z, mean, log_var).sum(2).T
-
-
-@pairwise_log_density.mistake(
-    "You multiplied by the variance where the formula divides by it: the precision is exp(−log_var)."
+pairwise_log_density.mistake(
+    "Your result is transposed: samples are the rows, posteriors the columns, (M, N).",
+    transposed=[("return -0.5", "return (-0.5"), ("(mean * precision).T", "(mean * precision).T).T")],
 )
-def variance_as_precision(z, mean, log_var):
-    square = (z[:, None] - mean).square() * log_var.exp()
-    return -0.5 * (square + log_var + LOG_2PI).sum(2)
-
-
-@pairwise_log_density.mistake(
-    "The log determinant is missing: −½ Σ_d log σ²_nd. Without it a wide posterior is as high as a narrow one."
+pairwise_log_density.mistake(
+    "You multiplied by the variance where the formula divides by it: the precision is exp(−log_var).",
+    variance_as_precision=("(-log_var)", "log_var"),
 )
-def no_log_determinant(z, mean, log_var):
-    return (log_densities(z, mean, log_var) + 0.5 * log_var).sum(2)
+pairwise_log_density.mistake(
+    "The log determinant is missing: −½ Σ_d log σ²_nd. Without it a wide posterior is as high as a narrow one.",
+    no_log_determinant=(" + log_var", ""),
+)
 
 
 @pairwise_log_density.mistake(
@@ -305,74 +248,54 @@ def _(g):
     yield Case(z=8 * randn(g, 3, 60), mean=randn(g, 3, 60), log_var=randn(g, 3, 60) + 3, dataset_size=5)
 
 
-@log_aggregate_posterior.mistake(
+log_aggregate_posterior.mistake(
     "You added the weight before the sum over the latents, so the joint counts it D times. log(N M) is subtracted once, "
-    "after everything."
+    "after everything.",
+    weight_counted_d_times=[
+        ("log_density.sum(2)", "(log_density + log_weight).sum(2)"),
+        ("logsumexp(1) + log_weight, ", "logsumexp(1), "),
+    ],
 )
-def weight_counted_d_times(z, mean, log_var, dataset_size):
-    log_density = log_densities(z, mean, log_var) - math.log(dataset_size * len(z))
-    return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)
-
-
-@log_aggregate_posterior.mistake(
+log_aggregate_posterior.mistake(
     "The constant log(N M) is missing. It does not cancel: the TC subtracts D marginals from one joint, so yours is too "
-    "low by (D − 1) log(N M), the source of many a “negative total correlation”."
+    "low by (D − 1) log(N M), the source of many a “negative total correlation”.",
+    no_weight=("-math.log(dataset_size * len(z))", "0"),
 )
-def no_weight(z, mean, log_var, dataset_size):
-    log_density = log_densities(z, mean, log_var)
-    return log_density.sum(2).logsumexp(1), log_density.logsumexp(1)
-
-
-@log_aggregate_posterior.mistake(
+log_aggregate_posterior.mistake(
     "You divided by the batch size only: that is the aggregate posterior of the batch. The batch stands for a whole data "
-    "set: divide by N M."
+    "set: divide by N M.",
+    batch_only=("dataset_size * len(z)", "len(z)"),
 )
-def batch_only(z, mean, log_var, dataset_size):
-    log_density = log_densities(z, mean, log_var)
-    constant = math.log(len(z))
-    return log_density.sum(2).logsumexp(1) - constant, log_density.logsumexp(1) - constant
-
-
-@log_aggregate_posterior.mistake("You divided by N only. Minibatch weighted sampling divides by N M.")
-def dataset_only(z, mean, log_var, dataset_size):
-    log_density = log_densities(z, mean, log_var)
-    constant = math.log(dataset_size)
-    return log_density.sum(2).logsumexp(1) - constant, log_density.logsumexp(1) - constant
-
-
-@log_aggregate_posterior.mistake(
+log_aggregate_posterior.mistake(
+    "You divided by N only. Minibatch weighted sampling divides by N M.", dataset_only=(" * len(z)", "")
+)
+log_aggregate_posterior.mistake(
     "You summed the latents after the logsumexp: your joint is the product of the marginals, and its total correlation "
-    "is 0 whatever the code. Sum over latents first, then mix the posteriors."
+    "is 0 whatever the code. Sum over latents first, then mix the posteriors.",
+    joint_from_marginals=(
+        "log_density.sum(2).logsumexp(1) + log_weight",
+        "(log_density.logsumexp(1) + log_weight).sum(1)",
+    ),
 )
-def joint_from_marginals(z, mean, log_var, dataset_size):
-    marginals = log_densities(z, mean, log_var).logsumexp(1) - math.log(dataset_size * len(z))
-    return marginals.sum(1), marginals
-
-
-@log_aggregate_posterior.mistake(
-    "You summed over the samples, not over the posteriors: log q(z_m) keeps its sample m and mixes all posteriors j."
+log_aggregate_posterior.mistake(
+    "You summed over the samples, not over the posteriors: log q(z_m) keeps its sample m and mixes all posteriors j.",
+    over_samples=[
+        ("log_density.sum(2).logsumexp(1)", "log_density.sum(2).logsumexp(0)"),
+        ("log_density.logsumexp(1)", "log_density.logsumexp(0)"),
+    ],
 )
-def over_samples(z, mean, log_var, dataset_size):
-    log_density = log_densities(z, mean, log_var)
-    constant = math.log(dataset_size * len(z))
-    return log_density.sum(2).logsumexp(0) - constant, log_density.logsumexp(0) - constant
-
-
-@log_aggregate_posterior.mistake(
+log_aggregate_posterior.mistake(
     "Right where densities are moderate, but exp of −200 is 0 and its logarithm −∞. torch.logsumexp does log Σ exp without "
-    "leaving the logarithms."
+    "leaving the logarithms.",
+    exp_then_log=[
+        ("log_density.sum(2).logsumexp(1)", "log_density.sum(2).exp().sum(1).log()"),
+        ("log_density.logsumexp(1)", "log_density.exp().sum(1).log()"),
+    ],
 )
-def exp_then_log(z, mean, log_var, dataset_size):
-    log_density = log_densities(z, mean, log_var)
-    constant = math.log(dataset_size * len(z))
-    return log_density.sum(2).exp().sum(1).log() - constant, log_density.exp().sum(1).log() - constant
-
-
-@log_aggregate_posterior.mistake(
-    "You treated log_var as log σ. It is the logarithm of the variance, here as everywhere in the course."
+log_aggregate_posterior.mistake(
+    "You treated log_var as log σ. It is the logarithm of the variance, here as everywhere in the course.",
+    log_sigma=[("(-log_var)", "(-2 * log_var)"), ("+ log_var", "+ 2 * log_var")],
 )
-def log_sigma(z, mean, log_var, dataset_size):
-    return log_aggregate_posterior.function(z, mean, 2 * log_var, dataset_size)
 
 
 # ------------------------------------------------------------------ stratified_weights
@@ -405,12 +328,6 @@ def _(g):
     yield Case(z=randn(g, 16, 4), dataset_size=size)
 
 
-def _matrix(z, own, neighbour, rest):
-    eye = torch.eye(len(z), dtype=z.dtype, device=z.device)
-    shifted = eye.roll(1, dims=1)
-    return own * eye + neighbour * shifted + rest * (1 - eye - shifted)
-
-
 @stratified_weights.mistake(
     "This is the line that public code copies: W.view(-1)[::M+1] steps by the row's length, so it walks down column 0, "
     "not down the diagonal (that would be [::M+2]). Every sample then treats the first example's posterior as its own."
@@ -425,36 +342,22 @@ def walks_down_a_column(z, dataset_size):
     return weights.log()
 
 
-@stratified_weights.mistake(
-    "The values are right, but they are the weights themselves: return their logarithms."
+stratified_weights.mistake(
+    "The values are right, but they are the weights themselves: return their logarithms.",
+    not_logarithms=(".log()", ""),
 )
-def not_logarithms(z, dataset_size):
-    m = len(z) - 1
-    return _matrix(z, 1 / dataset_size, (dataset_size - m) / (dataset_size * m), 1 / m)
-
-
-@stratified_weights.mistake(
-    "M is the number of OTHER examples, len(z) − 1: the batch holds M + 1. With M = len(z) no row sums to 1."
+stratified_weights.mistake(
+    "M is the number of OTHER examples, len(z) − 1: the batch holds M + 1. With M = len(z) no row sums to 1.",
+    batch_counted_as_m=[("len(z) - 1", "len(z)"), ("m + 1", "m")],
 )
-def batch_counted_as_m(z, dataset_size):
-    m = len(z)
-    return _matrix(z, 1 / dataset_size, (dataset_size - m) / (dataset_size * m), 1 / m).log()
-
-
-@stratified_weights.mistake(
-    "One of the others must get (N − M)/(N M) instead of 1/M: with all others at 1/M a row sums to 1 + 1/N."
+stratified_weights.mistake(
+    "One of the others must get (N − M)/(N M) instead of 1/M: with all others at 1/M a row sums to 1 + 1/N.",
+    no_stratum=("neighbour * stratum", "neighbour / m"),
 )
-def no_stratum(z, dataset_size):
-    m = len(z) - 1
-    return _matrix(z, 1 / dataset_size, 1 / m, 1 / m).log()
-
-
-@stratified_weights.mistake(
-    "The two special weights are swapped: 1/N belongs to the sample's own posterior, on the diagonal."
+stratified_weights.mistake(
+    "The two special weights are swapped: 1/N belongs to the sample's own posterior, on the diagonal.",
+    swapped=("own / dataset_size + neighbour * stratum", "own * stratum + neighbour / dataset_size"),
 )
-def swapped(z, dataset_size):
-    m = len(z) - 1
-    return _matrix(z, (dataset_size - m) / (dataset_size * m), 1 / dataset_size, 1 / m).log()
 
 
 @stratified_weights.mistake(
@@ -465,12 +368,11 @@ def all_equal(z, dataset_size):
     return torch.full((len(z), len(z)), -math.log(len(z)), dtype=z.dtype, device=z.device)
 
 
-@stratified_weights.mistake(
+stratified_weights.mistake(
     "The heavier neighbour stands to the left of the diagonal. Any other would be as good, but the contract says j = i + 1, "
-    "so that results can be compared."
+    "so that results can be compared.",
+    neighbour_on_the_left=("roll(1,", "roll(-1,"),
 )
-def neighbour_on_the_left(z, dataset_size):
-    return stratified_weights.function(z, dataset_size).T
 
 
 # ------------------------------------------------------------------ kl_decomposition
@@ -507,66 +409,44 @@ def _(g):
     )
 
 
-def _terms(z, log_conditional, log_joint, log_marginals):
-    """The three terms of each sample, and log p(z), all (M,)."""
-    log_prior = -0.5 * (z.square() + LOG_2PI).sum(1)
-    product = log_marginals.sum(1)
-    return log_conditional - log_joint, log_joint - product, product - log_prior, log_prior
-
-
-@kl_decomposition.mistake("You summed over the samples. Every term is an expectation: average.")
-def summed_over_samples(z, log_conditional, log_joint, log_marginals):
-    return tuple(t.sum() for t in _terms(z, log_conditional, log_joint, log_marginals)[:3])
-
-
-@kl_decomposition.mistake(
+kl_decomposition.mistake(
+    "You summed over the samples. Every term is an expectation: average.",
+    summed_over_samples=[
+        ("log_joint).mean()", "log_joint).sum()"),
+        ("sum(1)).mean()", "sum(1)).sum()"),
+        (".sum(1).mean()", ".sum()"),
+    ],
+)
+kl_decomposition.mistake(
     "Your first term is the whole KL: log q(z|x) − log p(z). The mutual information compares q(z|x) with the aggregate "
-    "posterior q(z), not with the prior."
+    "posterior q(z), not with the prior.",
+    information_against_prior=("log_conditional - log_joint", "log_conditional - log_prior.sum(1)"),
 )
-def information_against_prior(z, log_conditional, log_joint, log_marginals):
-    _, tc, dimension_wise, log_prior = _terms(z, log_conditional, log_joint, log_marginals)
-    return (log_conditional - log_prior).mean(), tc.mean(), dimension_wise.mean()
-
-
-@kl_decomposition.mistake(
-    "Your total correlation has the wrong sign: it is KL(q(z) || Π q(z_d)), the joint first."
+kl_decomposition.mistake(
+    "Your total correlation has the wrong sign: it is KL(q(z) || Π q(z_d)), the joint first.",
+    negative_tc=("log_joint - log_marginals.sum(1)", "log_marginals.sum(1) - log_joint"),
 )
-def negative_tc(z, log_conditional, log_joint, log_marginals):
-    mi, tc, dimension_wise, _ = _terms(z, log_conditional, log_joint, log_marginals)
-    return mi.mean(), -tc.mean(), dimension_wise.mean()
-
-
-@kl_decomposition.mistake(
+kl_decomposition.mistake(
     "Your third term is KL(q(z) || p(z)), from the joint. It contains the total correlation once more; the dimension-wise "
-    "KL compares the marginals with the prior, latent by latent."
+    "KL compares the marginals with the prior, latent by latent.",
+    joint_against_prior=("(log_marginals - log_prior).sum(1)", "(log_joint - log_prior.sum(1))"),
 )
-def joint_against_prior(z, log_conditional, log_joint, log_marginals):
-    mi, tc, _, log_prior = _terms(z, log_conditional, log_joint, log_marginals)
-    return mi.mean(), tc.mean(), (log_joint - log_prior).mean()
-
-
-@kl_decomposition.mistake("You averaged the marginals over the latents. log Π_d q(z_d) is their SUM.")
-def marginals_averaged(z, log_conditional, log_joint, log_marginals):
-    log_prior = -0.5 * (z.square() + LOG_2PI)
-    tc = (log_joint - log_marginals.mean(1)).mean()
-    return (log_conditional - log_joint).mean(), tc, (log_marginals - log_prior).mean(1).mean()
-
-
-@kl_decomposition.mistake(
-    "The prior lacks its constant, −½ log 2π for each latent: it does not cancel against the marginals."
+kl_decomposition.mistake(
+    "You averaged the marginals over the latents. log Π_d q(z_d) is their SUM.",
+    marginals_averaged=[
+        ("log_marginals.sum(1)", "log_marginals.mean(1)"),
+        ("log_prior).sum(1)", "log_prior).mean(1)"),
+    ],
 )
-def prior_without_constant(z, log_conditional, log_joint, log_marginals):
-    mi, tc, dimension_wise, _ = _terms(z, log_conditional, log_joint, log_marginals)
-    return mi.mean(), tc.mean(), dimension_wise.mean() - 0.5 * z.shape[1] * LOG_2PI
-
-
-@kl_decomposition.mistake(
+kl_decomposition.mistake(
+    "The prior lacks its constant, −½ log 2π for each latent: it does not cancel against the marginals.",
+    prior_without_constant=(" + LOG_2PI", ""),
+)
+kl_decomposition.mistake(
     "Your total correlation starts from q(z|x). Given x the latents are independent by construction; what is "
-    "correlated is the aggregate q(z), log_joint."
+    "correlated is the aggregate q(z), log_joint.",
+    tc_of_conditional=("log_joint - log_marginals", "log_conditional - log_marginals"),
 )
-def tc_of_conditional(z, log_conditional, log_joint, log_marginals):
-    mi, tc, dimension_wise, _ = _terms(z, log_conditional, log_joint, log_marginals)
-    return mi.mean(), (mi + tc).mean(), dimension_wise.mean()
 
 
 # ------------------------------------------------------------------ log_marginals_streaming
@@ -628,11 +508,10 @@ def _(g):
     yield Case(z=randn(g, 4, 2) + 40, mean=randn(g, 6, 2), log_var=randn(g, 6, 2) / 4, block=3)
 
 
-@log_marginals_streaming.mistake(
-    "log N is missing: the aggregate posterior is the MEAN of the posteriors, and integrates to 1."
+log_marginals_streaming.mistake(
+    "log N is missing: the aggregate posterior is the MEAN of the posteriors, and integrates to 1.",
+    no_log_n=(" - math.log(len(mean))", ""),
 )
-def no_log_n(z, mean, log_var, block):
-    return log_densities(z, mean, log_var).logsumexp(1)
 
 
 @log_marginals_streaming.mistake(
@@ -677,9 +556,13 @@ def without_gradient(z, mean, log_var, block):
     return (log_densities(z, mean, log_var).logsumexp(1) - math.log(len(mean))).detach()
 
 
-@log_marginals_streaming.mistake("You treated log_var as log σ. It is the logarithm of the variance.")
-def log_sigma_in_blocks(z, mean, log_var, block):
-    return log_densities(z, mean, 2 * log_var).logsumexp(1) - math.log(len(mean))
+log_marginals_streaming.mistake(
+    "You treated log_var as log σ. It is the logarithm of the variance.",
+    log_sigma_in_blocks=[
+        ("(-0.5 * log_var)", "(-log_var)"),
+        ("(log_var + LOG_2PI)", "(2 * log_var + LOG_2PI)"),
+    ],
+)
 
 
 # ------------------------------------------------------------------ beta_tcvae_loss
@@ -721,63 +604,44 @@ def _(g):
     )
 
 
-def _tcvae(x, logits, mean, log_var, z, dataset_size, weight, constant=0.0):
-    joint, marginals = lesson.log_aggregate_posterior(z, mean, log_var, dataset_size)
-    tc = (joint - marginals.sum(1)).mean() + constant
-    return weight * tc - elbo.elbo(x, logits, mean, log_var)
-
-
-@beta_tcvae_loss.mistake(
-    "You added β TC to −ELBO, whose KL holds the TC once already: yours weighs it by 1 + β."
+beta_tcvae_loss.mistake(
+    "You added β TC to −ELBO, whose KL holds the TC once already: yours weighs it by 1 + β.",
+    tc_counted_once_more=("(beta - 1)", "beta"),
 )
-def tc_counted_once_more(x, logits, mean, log_var, z, dataset_size, beta):
-    return _tcvae(x, logits, mean, log_var, z, dataset_size, beta)
-
-
-@beta_tcvae_loss.mistake(
-    "The total correlation is rewarded, not penalised: the loss is minimised, so it enters with a plus."
+beta_tcvae_loss.mistake(
+    "The total correlation is rewarded, not penalised: the loss is minimised, so it enters with a plus.",
+    tc_rewarded=("(beta - 1)", "(1 - beta)"),
 )
-def tc_rewarded(x, logits, mean, log_var, z, dataset_size, beta):
-    return _tcvae(x, logits, mean, log_var, z, dataset_size, 1 - beta)
-
-
-@beta_tcvae_loss.mistake(
+beta_tcvae_loss.mistake(
     "The gradients are right, the value is not: the constants log(N M) of the joint and of the D marginals are dropped, and "
-    "(D − 1) log(N M) is missing from the TC. Nobody can read such a curve: its TC is negative."
+    "(D − 1) log(N M) is missing from the TC. Nobody can read such a curve: its TC is negative.",
+    constant_dropped=(".mean()", ".mean() - (z.shape[1] - 1) * math.log(dataset_size * len(z))"),
 )
-def constant_dropped(x, logits, mean, log_var, z, dataset_size, beta):
-    missing = (z.shape[1] - 1) * math.log(dataset_size * len(z))
-    return _tcvae(x, logits, mean, log_var, z, dataset_size, beta - 1, -missing)
 
 
-@beta_tcvae_loss.mistake("This is the beta-VAE: β weighs the whole KL, mutual information included.")
-def whole_kl(x, logits, mean, log_var, z, dataset_size, beta):
-    return lesson.beta_vae_loss(x, logits, mean, log_var, beta) + 0 * z.sum()
+beta_tcvae_loss.mistake(
+    "This is the beta-VAE: β weighs the whole KL, mutual information included.",
+    whole_kl=("total_correlation - elbo", "elbo.gaussian_kl(mean, log_var).mean() - elbo"),
+)
 
 
-@beta_tcvae_loss.mistake(
+beta_tcvae_loss.mistake(
     "The value is right, but no gradient of the TC reaches z: you detached it. The encoder can lower the TC only by moving "
-    "the samples together with the posteriors."
+    "the samples together with the posteriors.",
+    z_detached=("posterior(z,", "posterior(z.detach(),"),
 )
-def z_detached(x, logits, mean, log_var, z, dataset_size, beta):
-    return _tcvae(x, logits, mean, log_var, z.detach(), dataset_size, beta - 1)
-
-
-@beta_tcvae_loss.mistake(
+beta_tcvae_loss.mistake(
     "You averaged the cross-entropy over the pixels. For an image of P pixels both the KL and the TC then weigh P times too "
-    "much."
+    "much.",
+    cross_entropy_mean=(
+        "elbo.elbo(x, logits, mean, log_var)",
+        "elbo.bernoulli_log_likelihood(x, logits).mean() / x[0].numel() + elbo.gaussian_kl(mean, log_var).mean()",
+    ),
 )
-def cross_entropy_mean(x, logits, mean, log_var, z, dataset_size, beta):
-    nll = cross_entropy(x, logits)
-    loss = _tcvae(x, logits, mean, log_var, z, dataset_size, beta - 1)
-    return loss - nll.sum(1).mean() + nll.mean()
-
-
-@beta_tcvae_loss.mistake(
-    "The total correlation is summed over the batch, the rest averaged: β then grows with the batch size."
+beta_tcvae_loss.mistake(
+    "The total correlation is summed over the batch, the rest averaged: β then grows with the batch size.",
+    tc_summed_over_batch=(".mean()", ".sum()"),
 )
-def tc_summed_over_batch(x, logits, mean, log_var, z, dataset_size, beta):
-    return _tcvae(x, logits, mean, log_var, z, dataset_size, (beta - 1) * len(z))
 
 
 # ------------------------------------------------------------------ mutual_information_gap
@@ -805,30 +669,22 @@ def _(g):
     yield Case(mutual_information=rand(g, 4, 4), entropies=1 + rand(g, 4))
 
 
-@mutual_information_gap.mistake(
+mutual_information_gap.mistake(
     "You reshaped (D, K) to (K, D) with view or reshape. That reads the same numbers in the same order and mixes latents "
-    "with factors: a known bug of public code. Transpose with .T, or take topk along dim=0."
+    "with factors: a known bug of public code. Transpose with .T, or take topk along dim=0.",
+    view_for_transpose=(
+        "mutual_information.topk(2, dim=0).values",
+        "mutual_information.reshape(len(entropies), -1).topk(2, dim=1).values.T",
+    ),
 )
-def view_for_transpose(mutual_information, entropies):
-    mixed = mutual_information.reshape(len(entropies), -1)
-    first, second = mixed.topk(2, dim=1).values.T
-    return ((first - second) / entropies).mean()
-
-
-@mutual_information_gap.mistake(
-    "The gaps are not divided by the entropies of the factors: MIG is a share of what there is to know."
+mutual_information_gap.mistake(
+    "The gaps are not divided by the entropies of the factors: MIG is a share of what there is to know.",
+    not_normalised=(" / entropies", ""),
 )
-def not_normalised(mutual_information, entropies):
-    first, second = mutual_information.topk(2, dim=0).values
-    return (first - second).mean() + 0 * entropies.sum()
-
-
-@mutual_information_gap.mistake(
-    "You divided the mean gap by the mean entropy. Every factor counts alike: divide first, then average."
+mutual_information_gap.mistake(
+    "You divided the mean gap by the mean entropy. Every factor counts alike: divide first, then average.",
+    ratio_of_means=("((first - second) / entropies).mean()", "(first - second).mean() / entropies.mean()"),
 )
-def ratio_of_means(mutual_information, entropies):
-    first, second = mutual_information.topk(2, dim=0).values
-    return (first - second).mean() / entropies.mean()
 
 
 @mutual_information_gap.mistake(
@@ -840,22 +696,16 @@ def best_factors_of_a_latent(mutual_information, entropies):
     return ((first - second) / entropies[top.indices[:, 0]]).mean()
 
 
-@mutual_information_gap.mistake("You subtracted the smallest entry. The rival is the second best latent.")
-def against_the_worst(mutual_information, entropies):
-    gap = mutual_information.amax(0) - mutual_information.amin(0)
-    return (gap / entropies).mean()
-
-
-@mutual_information_gap.mistake(
+mutual_information_gap.mistake(
+    "You subtracted the smallest entry. The rival is the second best latent.",
+    against_the_worst=("first - second", "first - mutual_information.amin(0)"),
+)
+mutual_information_gap.mistake(
     "The second best latent is not subtracted: a code that stores every factor twice would score as well as one that stores "
-    "it once."
+    "it once.",
+    best_only=("first - second", "first"),
 )
-def best_only(mutual_information, entropies):
-    return (mutual_information.amax(0) / entropies).mean()
-
-
-@mutual_information_gap.mistake(
-    "The first and second latent are not the best and the second best: sort each column first."
+mutual_information_gap.mistake(
+    "The first and second latent are not the best and the second best: sort each column first.",
+    unsorted=("mutual_information.topk(2, dim=0).values", "mutual_information[:2]"),
 )
-def unsorted(mutual_information, entropies):
-    return ((mutual_information[0] - mutual_information[1]) / entropies).mean()

@@ -1,33 +1,12 @@
 """Lesson 07: solutions, cases, named mistakes and hints."""
 
-import math
-
 import torch
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, rand, randn, solution
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons import mutual_information
 
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
-
-def rand(g, *shape):
-    return torch.rand(*shape, generator=g)
-
-
 # ------------------------------------------------------------------ correlated_joint
-
-
-def _weights(sizes, pair, sigma, scaled=lambda values, size: values / (size - 1)):
-    """exp(−(u_i − u_j)² / 2σ²), not normalised."""
-    u = []
-    for k in pair:
-        shape = [1] * len(sizes)
-        shape[k] = sizes[k]
-        u.append(scaled(torch.arange(sizes[k], device=sigma.device), sizes[k]).view(shape))
-    return (-(u[0] - u[1]).square() / (2 * sigma**2)).exp().expand(*sizes)
 
 
 @solution(
@@ -57,70 +36,37 @@ def _(g):
     yield Case(sizes=[5, 2, 8], pair=[2, 0], sigma=0.2 + 0.2 * rand(g, 1)[0])
 
 
-@correlated_joint.mistake(
+correlated_joint.mistake(
     "The factors are compared by their numbers 0, 1, 2, … Scale both to [0, 1] first, or sigma means something else for "
-    "every grid."
+    "every grid.",
+    not_scaled=(" / (sizes[k] - 1)", ".float()"),
 )
-def not_scaled(sizes, pair, sigma):
-    weights = _weights(sizes, pair, sigma, lambda values, size: values.float())
-    return weights / weights.sum()
-
-
-@correlated_joint.mistake("The last value of a factor is at (size − 1) / size, not at 1: divide by size − 1.")
-def divided_by_size(sizes, pair, sigma):
-    weights = _weights(sizes, pair, sigma, lambda values, size: values / size)
-    return weights / weights.sum()
-
-
-@correlated_joint.mistake("These are the weights. Divide by their sum: a table of probabilities sums to 1.")
-def not_normalised(sizes, pair, sigma):
-    return _weights(sizes, pair, sigma).clone()
-
-
-@correlated_joint.mistake(
+correlated_joint.mistake(
+    "The last value of a factor is at (size − 1) / size, not at 1: divide by size − 1.",
+    divided_by_size=("(sizes[k] - 1)", "sizes[k]"),
+)
+correlated_joint.mistake(
+    "These are the weights. Divide by their sum: a table of probabilities sums to 1.",
+    not_normalised=(" / weights.sum()", ".clone()"),
+)
+correlated_joint.mistake(
     "Each row is normalised on its own, which makes the first factor of the pair uniform. p(c) is the weight divided by "
-    "the sum of ALL weights."
+    "the sum of ALL weights.",
+    rows_normalised=(
+        "return weights / weights.sum()",
+        "rows = weights / weights.sum(pair[1], keepdim=True)\n    return rows / rows.sum()",
+    ),
 )
-def rows_normalised(sizes, pair, sigma):
-    weights = _weights(sizes, pair, sigma)
-    conditional = weights / weights.sum(pair[1], keepdim=True)
-    return conditional / conditional.sum()
-
-
-@correlated_joint.mistake("The exponent is the squared difference over 2σ²: the 2 is missing in yours.")
-def no_two(sizes, pair, sigma):
-    return correlated_joint.function(sizes, pair, sigma / math.sqrt(2))
-
-
-@correlated_joint.mistake("The difference is not squared: the exponent is −(u_i − u_j)² / 2σ².")
-def not_squared(sizes, pair, sigma):
-    def half(k, sign):
-        shape = [1] * len(sizes)
-        shape[k] = sizes[k]
-        return sign * (torch.arange(sizes[k], device=sigma.device) / (sizes[k] - 1)).view(shape)
-
-    difference = half(pair[0], 1) + half(pair[1], -1)
-    weights = (-difference.abs() / (2 * sigma**2)).exp().expand(*sizes)
-    return weights / weights.sum()
+correlated_joint.mistake(
+    "The exponent is the squared difference over 2σ²: the 2 is missing in yours.",
+    no_two=("(2 * sigma**2)", "sigma**2"),
+)
+correlated_joint.mistake(
+    "The difference is not squared: the exponent is −(u_i − u_j)² / 2σ².", not_squared=(".square()", ".abs()")
+)
 
 
 # ------------------------------------------------------------------ sample_correlated
-
-
-def _factors(cell, shape):
-    """Cell numbers, counted with the last factor fastest, to factors (n, K)."""
-    columns = []
-    for size in reversed(shape):
-        columns.insert(0, cell % size)
-        cell = cell // size
-    return torch.stack(columns, dim=1)
-
-
-def _cells(weights, n, generator):
-    """n cell numbers, by the inverse of the cumulative distribution of weights (cells,)."""
-    shares = weights.double().cumsum(0)
-    u = torch.rand(n, generator=generator, device=weights.device, dtype=torch.float64)
-    return torch.searchsorted(shares, u * shares[-1], right=True)
 
 
 @solution(
@@ -152,13 +98,14 @@ def _(g):
     yield Case(joint=torch.full((2, 3, 4), 1 / 24), n=400)
 
 
-@sample_correlated.mistake(
+sample_correlated.mistake(
     "Every cell is as frequent as any other: the table has no say. Draw cell numbers with the probabilities "
-    "joint.flatten()."
+    "joint.flatten().",
+    uniform=(
+        "torch.searchsorted(shares, u * shares[-1], right=True)",
+        "torch.randint(joint.numel(), (n,), generator=generator, device=joint.device)",
+    ),
 )
-def uniform(joint, n, generator):
-    cell = torch.randint(joint.numel(), (n,), generator=generator, device=joint.device)
-    return _factors(cell, joint.shape)
 
 
 @sample_correlated.mistake(
@@ -168,52 +115,37 @@ def uniform(joint, n, generator):
 def each_on_its_own(joint, n, generator):
     columns = []
     for axis in range(joint.ndim):
-        others = [k for k in range(joint.ndim) if k != axis]
-        columns.append(_cells(joint.sum(others), n, generator))
+        alone = joint.sum([k for k in range(joint.ndim) if k != axis])
+        columns.append(sample_correlated(alone, n, generator)[:, 0])
     return torch.stack(columns, dim=1)
 
 
-@sample_correlated.mistake(
-    "The cells are numbered with the last factor fastest, as .flatten() does; you took the first one for the fastest."
+sample_correlated.mistake(
+    "The cells are numbered with the last factor fastest, as .flatten() does; you took the first one for the fastest.",
+    first_is_fastest=[
+        ("reversed(joint.shape)", "joint.shape"),
+        ("columns.insert(0, cell % size)", "columns.append(cell % size)"),
+    ],
 )
-def first_is_fastest(joint, n, generator):
-    cell = _cells(joint.flatten(), n, generator)
-    columns = []
-    for size in joint.shape:
-        columns.append(cell % size)
-        cell = cell // size
-    return torch.stack(columns, dim=1)
-
-
-@sample_correlated.mistake(
-    "This is always the most likely cell. A sample has the unlikely ones too, as often as the table says."
+sample_correlated.mistake(
+    "This is always the most likely cell. A sample has the unlikely ones too, as often as the table says.",
+    most_likely=(
+        "torch.searchsorted(shares, u * shares[-1], right=True)",
+        "joint.flatten().argmax().expand(n)",
+    ),
 )
-def most_likely(joint, n, generator):
-    cell = joint.flatten().argmax().expand(n)
-    return _factors(cell, joint.shape)
-
-
-@sample_correlated.mistake(
+sample_correlated.mistake(
     "The draw does not come from `generator`, so a run with the same seed cannot be repeated. Pass it on: "
-    "generator=generator."
+    "generator=generator.",
+    global_randomness=("generator=generator, ", ""),
 )
-def global_randomness(joint, n, generator):
-    return _factors(_cells(joint.flatten(), n, None), joint.shape)
-
-
-@sample_correlated.mistake(
-    "Two draws are the same. Do not seed `generator` again: take from it what comes next."
+sample_correlated.mistake(
+    "Two draws are the same. Do not seed `generator` again: take from it what comes next.",
+    seeded_again=("generator=generator", "generator=torch.Generator(generator.device).manual_seed(0)"),
 )
-def seeded_again(joint, n, generator):
-    own = torch.Generator(generator.device).manual_seed(0)
-    return _factors(_cells(joint.flatten(), n, own), joint.shape)
 
 
 # ------------------------------------------------------------------ accuracy_bound
-
-
-def _product(joint):
-    return joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
 
 
 @solution(
@@ -240,46 +172,34 @@ def _(g):
     yield Case(joint=table / table.sum((-2, -1), keepdim=True))
 
 
-@accuracy_bound.mistake(
-    "The ½ is missing: Σ |p − q| counts every difference twice, once where p has more and once where q has."
+accuracy_bound.mistake(
+    "The ½ is missing: Σ |p − q| counts every difference twice, once where p has more and once where q has.",
+    no_half=("torch.minimum(joint, product).sum((-2, -1))", "1 - (joint - product).abs().sum((-2, -1))"),
 )
-def no_half(joint):
-    return 1 - (joint - _product(joint)).abs().sum((-2, -1))
-
-
-@accuracy_bound.mistake("This is what is lost (the total variation). The bound is 1 minus that.")
-def what_is_lost(joint):
-    return 1 - accuracy_bound.function(joint)
-
-
-@accuracy_bound.mistake(
+accuracy_bound.mistake(
+    "This is what is lost (the total variation). The bound is 1 minus that.",
+    what_is_lost=("return ", "return 1 - "),
+)
+accuracy_bound.mistake(
     "Σ p q is how often predictions that know NOTHING of the image agree with the truth. The best predictions meet the "
-    "truth as often as the two tables allow: min(p, q)."
+    "truth as often as the two tables allow: min(p, q).",
+    blind_predictions=("torch.minimum(joint, product)", "(joint * product)"),
 )
-def blind_predictions(joint):
-    return (joint * _product(joint)).sum((-2, -1))
-
-
-@accuracy_bound.mistake(
+accuracy_bound.mistake(
     "You took uniform predictions, 1 / (K L) in every cell. They are as frequent as the attributes: p_i p_j, the product "
-    "of the table's own margins."
+    "of the table's own margins.",
+    uniform_predictions=(
+        "torch.minimum(joint, product)",
+        "joint.clamp(max=1 / (joint.shape[-1] * joint.shape[-2]))",
+    ),
 )
-def uniform_predictions(joint):
-    return joint.clamp(max=1 / (joint.shape[-1] * joint.shape[-2])).sum((-2, -1))
-
-
-@accuracy_bound.mistake(
-    "Only the diagonal is counted. Predictions may be right in every cell (i, j), also where a_1 and a_2 differ."
+accuracy_bound.mistake(
+    "Only the diagonal is counted. Predictions may be right in every cell (i, j), also where a_1 and a_2 differ.",
+    diagonal_only=(".sum((-2, -1))", ".diagonal(dim1=-2, dim2=-1).sum(-1)"),
 )
-def diagonal_only(joint):
-    return torch.minimum(joint, _product(joint)).diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 # ------------------------------------------------------------------ conditional_mutual_information
-
-
-def _entropy(p, axes):
-    return torch.special.entr(p).sum(axes)
 
 
 @solution(
@@ -320,25 +240,17 @@ def unconditional(table):
     "The groups count alike. Weigh the information inside each group by how frequent the group is, p(a)."
 )
 def plain_mean(table):
-    p = table / table.sum((-3, -2, -1), keepdim=True)
-    inside = p / p.sum((-3, -2), keepdim=True).clamp(min=1e-30)  # p(x, y | a)
-    information = (
-        _entropy(inside.sum(-2), (-2,)) + _entropy(inside.sum(-3), (-2,)) - _entropy(inside, (-3, -2))
-    )
-    return information.mean(-1)
+    information = mutual_information.discrete_mutual_information(table.movedim(-1, -3))  # of each group
+    return information.nan_to_num().mean(-1)
 
 
-@conditional_mutual_information.mistake(
-    "H(a) is missing: H(x, a) + H(y, a) counts what a holds twice, H(x, y, a) takes it away once. Subtract H(a), too."
+conditional_mutual_information.mistake(
+    "H(a) is missing: H(x, a) + H(y, a) counts what a holds twice, H(x, y, a) takes it away once. Subtract H(a), too.",
+    no_entropy_of_a=(" - entropy(p_a, (-1,))", ""),
 )
-def no_entropy_of_a(table):
-    p = table / table.sum((-3, -2, -1), keepdim=True)
-    return conditional_mutual_information.function(table) + _entropy(p.sum((-3, -2)), (-1,))
-
-
-@conditional_mutual_information.mistake("This is in bits (log2). The course measures in nats.")
-def bits(table):
-    return conditional_mutual_information.function(table) / math.log(2)
+conditional_mutual_information.mistake(
+    "This is in bits (log2). The course measures in nats.", bits=(".sum(axes)", ".sum(axes) / 0.6931472")
+)
 
 
 @conditional_mutual_information.mistake(
@@ -350,26 +262,13 @@ def nan_in_empty_cells(table):
     return (p * (p * p_a / (p_xa * p_ya)).log()).sum((-3, -2, -1))
 
 
-@conditional_mutual_information.mistake(
-    "You conditioned on the first axis. The axes are x, y, a: the attribute that is known is the LAST."
+conditional_mutual_information.mistake(
+    "You conditioned on the first axis. The axes are x, y, a: the attribute that is known is the LAST.",
+    given_the_first=("p = table", "table = table.movedim(-3, -1)\n    p = table"),
 )
-def given_the_first(table):
-    return conditional_mutual_information.function(table.movedim(-3, -1))
 
 
 # ------------------------------------------------------------------ gaussian_conditional_mutual_information
-
-
-def _information(s, x):
-    def log_det(matrix):
-        return torch.linalg.slogdet(matrix).logabsdet
-
-    return 0.5 * (log_det(s[..., :x, :x]) + log_det(s[..., x:, x:]) - log_det(s))
-
-
-def _schur(covariance, n, sign=-1.0):
-    cross, inner = covariance[..., :n, n:], covariance[..., n:, n:]
-    return covariance[..., :n, :n] + sign * cross @ torch.linalg.solve_ex(inner, cross.mT)[0]
 
 
 @solution(
@@ -402,49 +301,31 @@ def _(g):
     yield Case(covariance=factor @ factor.mT + torch.eye(5), x=1, y=3)
 
 
-@gaussian_conditional_mutual_information.mistake(
-    "This is I(x; y), without a. Knowing a changes the covariance of (x, y): take the Schur complement first."
+gaussian_conditional_mutual_information.mistake(
+    "This is I(x; y), without a. Knowing a changes the covariance of (x, y): take the Schur complement first.",
+    unconditional=(" - cross @ torch.linalg.solve_ex(inner, cross.mT)[0]", ""),
 )
-def unconditional(covariance, x, y):
-    return _information(covariance[..., : x + y, : x + y], x)
-
-
-@gaussian_conditional_mutual_information.mistake(
-    "The sign of the Schur complement is wrong: knowing a takes variance away, S = Σ_11 − Σ_12 Σ_22⁻¹ Σ_21."
+gaussian_conditional_mutual_information.mistake(
+    "The sign of the Schur complement is wrong: knowing a takes variance away, S = Σ_11 − Σ_12 Σ_22⁻¹ Σ_21.",
+    added=("- cross", "+ cross"),
 )
-def added(covariance, x, y):
-    return _information(_schur(covariance, x + y, sign=1.0), x)
-
-
-@gaussian_conditional_mutual_information.mistake(
-    "The factor ½ is missing: the entropy of a Gaussian has ½ log det."
+gaussian_conditional_mutual_information.mistake(
+    "The factor ½ is missing: the entropy of a Gaussian has ½ log det.", no_half=("0.5 * ", "")
 )
-def no_half(covariance, x, y):
-    return 2 * gaussian_conditional_mutual_information.function(covariance, x, y)
-
-
-@gaussian_conditional_mutual_information.mistake("Σ_22 is not inverted: S = Σ_11 − Σ_12 Σ_22⁻¹ Σ_21.")
-def not_inverted(covariance, x, y):
-    n = x + y
-    cross, inner = covariance[..., :n, n:], covariance[..., n:, n:]
-    return _information(covariance[..., :n, :n] - cross @ inner @ cross.mT, x)
-
-
-@gaussian_conditional_mutual_information.mistake(
-    "This is I(x; a): the second block has to be y, given a, and not a itself."
+gaussian_conditional_mutual_information.mistake(
+    "Σ_22 is not inverted: S = Σ_11 − Σ_12 Σ_22⁻¹ Σ_21.",
+    not_inverted=("torch.linalg.solve_ex(inner, cross.mT)[0]", "inner @ cross.mT"),
 )
-def with_a(covariance, x, y):
-    keep = [*range(x), *range(x + y, covariance.shape[-1])]
-    rows = torch.tensor(keep, device=covariance.device)
-    return _information(covariance.index_select(-1, rows).index_select(-2, rows), x)
+gaussian_conditional_mutual_information.mistake(
+    "This is I(x; a): the second block has to be y, given a, and not a itself.",
+    with_a=(
+        "log_det(s[..., :x, :x]) + log_det(s[..., x:, x:]) - log_det(s)",
+        "log_det(covariance[..., :x, :x]) - log_det(s[..., :x, :x])",
+    ),
+)
 
 
 # ------------------------------------------------------------------ linear_optimum
-
-
-def _symmetric(diagonal, other):
-    """[[diagonal, other], [other, diagonal]], (…, 2, 2)."""
-    return torch.stack([diagonal, other, other, diagonal], dim=-1).unflatten(-1, (2, 2))
 
 
 @solution(
@@ -479,47 +360,31 @@ def _(g):
     yield Case(correlation=1.8 * rand(g, 3, 4) - 0.9, noise=0.1 + rand(g, 3, 4))
 
 
-@linear_optimum.mistake(
-    "The noise is missing in Σ_x: x = s + n, so Σ_x = Σ_s + σ² I. Without it, x is s and every encoder is perfect."
+linear_optimum.mistake(
+    "The noise is missing in Σ_x: x = s + n, so Σ_x = Σ_s + σ² I. Without it, x is s and every encoder is perfect.",
+    no_noise=("    signal =", "    noise = 0 * noise\n    signal ="),
 )
-def no_noise(correlation, noise):
-    return linear_optimum.function(correlation, 0 * noise)
-
-
-@linear_optimum.mistake("`noise` is the variance σ², not the standard deviation: do not square it.")
-def noise_squared(correlation, noise):
-    return linear_optimum.function(correlation, noise**2)
-
-
-@linear_optimum.mistake(
+linear_optimum.mistake(
+    "`noise` is the variance σ², not the standard deviation: do not square it.",
+    noise_squared=("    signal =", "    noise = noise**2\n    signal ="),
+)
+linear_optimum.mistake(
     "The second is whitened, but not scaled: components of variance 1 are independent, yet not the best predictions. "
-    "Multiply row k by Cov(s_k, z_k)."
+    "Multiply row k by Cov(s_k, z_k).",
+    not_scaled=("scale[..., None, None] * ", ""),
 )
-def not_scaled(correlation, noise):
-    base, _, conditional = linear_optimum.function(correlation, noise)
-    p, q = (
-        ((1 + correlation + noise).rsqrt() + sign * (1 - correlation + noise).rsqrt()) / 2 for sign in (1, -1)
-    )
-    return base, _symmetric(p, q), conditional
-
-
-@linear_optimum.mistake(
+linear_optimum.mistake(
     "The third keeps Base's diagonal. Those numbers are right only together with the others; alone, ŝ_k = x_k / (1 + σ²) is "
-    "best."
+    "best.",
+    bases_diagonal=("matrix(own, own) + 0 * base", "base * torch.eye(2, device=base.device)"),
 )
-def bases_diagonal(correlation, noise):
-    base, independent, _ = linear_optimum.function(correlation, noise)
-    return base, independent, base * torch.eye(2, device=base.device)
-
-
-@linear_optimum.mistake(
-    "The second whitens with Σ_s in place of Σ_x. It is the predictions, made of x, that must be uncorrelated."
+linear_optimum.mistake(
+    "The second whitens with Σ_s in place of Σ_x. It is the predictions, made of x, that must be uncorrelated.",
+    whitened_signal=[
+        ("((value + noise).rsqrt()", "(value.rsqrt()"),
+        ("value * (value + noise).rsqrt()", "value.sqrt()"),
+    ],
 )
-def whitened_signal(correlation, noise):
-    base, _, conditional = linear_optimum.function(correlation, noise)
-    a, b = (1 + correlation).rsqrt(), (1 - correlation).rsqrt()
-    scale = ((1 + correlation).sqrt() + (1 - correlation).sqrt()) / 2
-    return base, _symmetric(scale * (a + b) / 2, scale * (a - b) / 2), conditional
 
 
 @linear_optimum.mistake(
@@ -527,7 +392,7 @@ def whitened_signal(correlation, noise):
     "that both share. The symmetric root treats both alike and is better on average."
 )
 def cholesky(correlation, noise):
-    base, _, conditional = linear_optimum.function(correlation, noise)
+    base, _, conditional = linear_optimum(correlation, noise)
     v, zero = 1 + noise, torch.zeros_like(correlation + noise)
     rest = v - correlation**2 / v  # the variance of x_2 given x_1
     first, second = 1 / v, (1 - correlation**2 / v) / rest
@@ -564,27 +429,22 @@ def _(g):
     yield Case(z=places[:, None].repeat(1, 2), a=(torch.arange(64) > 9).long())
 
 
-@shuffle_within_groups.mistake(
+shuffle_within_groups.mistake(
     "The rows move across groups: this is lesson 01's shuffle, which samples p(z) p(w, a). Here z must keep its "
-    "attribute."
+    "attribute.",
+    whole_batch=("torch.empty_like(z).index_copy(0, place, z[source])", "z[order]"),
 )
-def whole_batch(z, a, generator):
-    return z[torch.randperm(len(z), generator=generator, device=z.device)]
-
-
-@shuffle_within_groups.mistake(
-    "The rows are sorted by group and stay there. Put them back: row i of the result must have the attribute a_i."
+shuffle_within_groups.mistake(
+    "The rows are sorted by group and stay there. Put them back: row i of the result must have the attribute a_i.",
+    not_put_back=("torch.empty_like(z).index_copy(0, place, z[source])", "z[source]"),
 )
-def not_put_back(z, a, generator):
-    order = torch.randperm(len(z), generator=generator, device=z.device)
-    return z[order[a[order].argsort(stable=True)]]
 
 
 @shuffle_within_groups.mistake(
     "Every column was shuffled on its own, which tears the rows apart. A row is one sample of z and stays whole."
 )
 def columns_apart(z, a, generator):
-    columns = [shuffle_within_groups.function(z[:, k : k + 1], a, generator) for k in range(z.shape[1])]
+    columns = [shuffle_within_groups(z[:, k : k + 1], a, generator) for k in range(z.shape[1])]
     return torch.cat(columns, dim=1)
 
 
@@ -596,9 +456,10 @@ def with_replacement(z, a, generator):
     return z[(score - 2 * (a[:, None] != a).float()).argmax(1)]
 
 
-@shuffle_within_groups.mistake("The rows are where they were: nothing was shuffled.")
-def untouched(z, a, generator):
-    return z.clone()
+shuffle_within_groups.mistake(
+    "The rows are where they were: nothing was shuffled.",
+    untouched=("torch.empty_like(z).index_copy(0, place, z[source])", "z.clone()"),
+)
 
 
 @shuffle_within_groups.mistake(
@@ -610,21 +471,14 @@ def always_reversed(z, a, generator):
     return torch.empty_like(z).index_copy(0, place, z[back])
 
 
-@shuffle_within_groups.mistake(
+shuffle_within_groups.mistake(
     "The order does not come from `generator`, so a run with the same seed cannot be repeated. Pass it on: "
-    "generator=generator."
+    "generator=generator.",
+    global_randomness=("generator=generator, ", ""),
 )
-def global_randomness(z, a, generator):
-    order = torch.randperm(len(z), device=z.device)
-    source, place = order[a[order].argsort(stable=True)], a.argsort(stable=True)
-    return torch.empty_like(z).index_copy(0, place, z[source])
 
 
 # ------------------------------------------------------------------ conditional_critic_loss
-
-
-def _one_hot(a, classes):
-    return (a[:, None] == torch.arange(classes, device=a.device)).float()
 
 
 @solution(
@@ -657,51 +511,30 @@ def _(g):
         )
 
 
-@conditional_critic_loss.mistake(
+conditional_critic_loss.mistake(
     "The labels are exchanged: pairs with `own` are class 1, those with `shuffled` class 0. (Exchanged, it is the "
-    "encoder's loss.)"
+    "encoder's loss.)",
+    labels_exchanged=("(joint, other)", "(other, joint)"),
 )
-def labels_exchanged(critic, own, shuffled, rest, a, classes):
-    return conditional_critic_loss.function(critic, shuffled, own, rest, a, classes)
-
-
-@conditional_critic_loss.mistake(
+conditional_critic_loss.mistake(
     "The critic is not told the attribute: its columns are zero. Then it tells p(z, w) from p(z | a) p(w | a) mixed over "
-    "a, which is not what you want."
+    "a, which is not what you want.",
+    not_told=("onehot], dim", "0 * onehot], dim"),
 )
-def not_told(critic, own, shuffled, rest, a, classes):
-    return conditional_critic_loss.function(critic, own, shuffled, rest, torch.full_like(a, -1), classes)
-
-
-@conditional_critic_loss.mistake(
+conditional_critic_loss.mistake(
     "The attribute is a number in yours, the same in every column. It needs one column per class (one-hot): classes have "
-    "no order."
+    "no order.",
+    as_a_number=("(a[:, None] == torch.arange(classes, device=a.device))", "a[:, None].expand(-1, classes)"),
 )
-def as_a_number(critic, own, shuffled, rest, a, classes):
-    number = a[:, None].float().expand(-1, classes)
-    joint, other = (critic(torch.cat([z, rest, number], dim=1)).squeeze(1) for z in (own, shuffled))
-    return mutual_information.critic_loss(joint, other)
-
-
-@conditional_critic_loss.mistake(
-    "The columns are in another order: the critic expects [own, rest, onehot(a)]."
+conditional_critic_loss.mistake(
+    "The columns are in another order: the critic expects [own, rest, onehot(a)].",
+    attribute_first=("[z, rest, onehot]", "[onehot, z, rest]"),
 )
-def attribute_first(critic, own, shuffled, rest, a, classes):
-    onehot = _one_hot(a, classes)
-    joint, other = (critic(torch.cat([onehot, z, rest], dim=1)).squeeze(1) for z in (own, shuffled))
-    return mutual_information.critic_loss(joint, other)
-
-
-@conditional_critic_loss.mistake(
-    "The codes are detached, so the encoder can never be trained with this loss. The caller detaches where it must."
+conditional_critic_loss.mistake(
+    "The codes are detached, so the encoder can never be trained with this loss. The caller detaches where it must.",
+    detached=("[z, rest,", "[z.detach(), rest.detach(),"),
 )
-def detached(critic, own, shuffled, rest, a, classes):
-    codes = (z.detach() for z in (own, shuffled, rest))
-    return conditional_critic_loss.function(critic, *codes, a, classes)
-
-
-@conditional_critic_loss.mistake(
-    "The factor ½ is missing: lesson 01's critic_loss is the mean over both halves."
+conditional_critic_loss.mistake(
+    "The factor ½ is missing: lesson 01's critic_loss is the mean over both halves.",
+    no_half=("return ", "return 2 * "),
 )
-def no_half(critic, own, shuffled, rest, a, classes):
-    return 2 * conditional_critic_loss.function(critic, own, shuffled, rest, a, classes)

@@ -5,17 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, rand, randn, solution
 from course_lib.lessons import elbo as lesson
-
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
-
-def rand(g, *shape):
-    return torch.rand(*shape, generator=g)
-
 
 # ------------------------------------------------------------------ reparameterise
 
@@ -42,39 +33,31 @@ def _(g):
     yield Case(mean=randn(g, 7, 4), log_var=2 * randn(g, 7, 4), noise=randn(g, 7, 4))
 
 
-@reparameterise.mistake(
-    "You used the variance as the standard deviation. log_var is log σ², so σ = exp(½ log_var): the half is missing."
+reparameterise.mistake(
+    "You used the variance as the standard deviation. log_var is log σ², so σ = exp(½ log_var): the half is missing.",
+    variance_as_deviation=("(0.5 * log_var)", "log_var"),
 )
-def variance_as_deviation(mean, log_var, noise):
-    return mean + log_var.exp() * noise
-
-
-@reparameterise.mistake("You multiplied by log σ² itself. Take the exponential of half of it to get σ.")
-def log_variance_as_deviation(mean, log_var, noise):
-    return mean + log_var * noise
-
-
-@reparameterise.mistake(
-    "You added σ without the noise: every draw is then the same point. Multiply σ by ε first."
+reparameterise.mistake(
+    "You multiplied by log σ² itself. Take the exponential of half of it to get σ.",
+    log_variance_as_deviation=("(0.5 * log_var).exp()", "log_var"),
 )
-def no_noise(mean, log_var, noise):
-    return mean + (0.5 * log_var).exp()
-
-
-@reparameterise.mistake(
+reparameterise.mistake(
+    "You added σ without the noise: every draw is then the same point. Multiply σ by ε first.",
+    no_noise=(" * noise", ""),
+)
+reparameterise.mistake(
     "The values are right, but no gradient reaches log_var: σ was detached (detach, .data or no_grad). Then the "
-    "encoder can never learn how certain it is."
+    "encoder can never learn how certain it is.",
+    deviation_detached=(".exp()", ".exp().detach()"),
 )
-def deviation_detached(mean, log_var, noise):
-    return mean + (0.5 * log_var).exp().detach() * noise
-
-
-@reparameterise.mistake(
+reparameterise.mistake(
     "The values are right, but no gradient reaches the mean or log_var: the sample was drawn under no_grad or "
-    "detached. That is what the reparameterisation is there to avoid."
+    "detached. That is what the reparameterisation is there to avoid.",
+    sample_detached=(
+        "mean + (0.5 * log_var).exp() * noise",
+        "(mean + (0.5 * log_var).exp() * noise).detach()",
+    ),
 )
-def sample_detached(mean, log_var, noise):
-    return (mean + (0.5 * log_var).exp() * noise).detach()
 
 
 # ------------------------------------------------------------------ gaussian_kl
@@ -99,52 +82,36 @@ def _(g):
     yield Case(mean=randn(g, 1, 3), log_var=randn(g, 1, 3))
 
 
-@gaussian_kl.mistake(
-    "You averaged over the latent dimensions. The KL of a product of independent Gaussians is the SUM of their KLs."
+gaussian_kl.mistake(
+    "You averaged over the latent dimensions. The KL of a product of independent Gaussians is the SUM of their KLs.",
+    mean_over_latents=(".sum(1)", ".mean(1)"),
 )
-def mean_over_latents(mean, log_var):
-    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).mean(1)
-
-
-@gaussian_kl.mistake("The factor ½ is missing.")
-def no_half(mean, log_var):
-    return (mean.square() + log_var.exp() - log_var - 1).sum(1)
-
-
-@gaussian_kl.mistake("The sign is wrong: yours is −KL. A KL divergence is never negative.")
-def negative(mean, log_var):
-    return -0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1)
-
-
-@gaussian_kl.mistake(
-    "You took exp(½ log_var), the standard deviation, where the formula has the variance: exp(log_var)."
+gaussian_kl.mistake("The factor ½ is missing.", no_half=("0.5 * ", ""))
+gaussian_kl.mistake(
+    "The sign is wrong: yours is −KL. A KL divergence is never negative.", negative=("0.5", "-0.5")
 )
-def deviation_for_variance(mean, log_var):
-    return 0.5 * (mean.square() + (0.5 * log_var).exp() - log_var - 1).sum(1)
-
-
-@gaussian_kl.mistake(
-    "You treated log_var as log σ: the variance is exp(log_var), not exp(2 log_var), and its logarithm is log_var."
+gaussian_kl.mistake(
+    "You took exp(½ log_var), the standard deviation, where the formula has the variance: exp(log_var).",
+    deviation_for_variance=("log_var.exp()", "(0.5 * log_var).exp()"),
 )
-def log_var_as_log_sigma(mean, log_var):
-    return 0.5 * (mean.square() + (2 * log_var).exp() - 2 * log_var - 1).sum(1)
-
-
-@gaussian_kl.mistake("The −1 is missing: at mean 0 and variance 1 the KL must be 0.")
-def no_minus_one(mean, log_var):
-    return 0.5 * (mean.square() + log_var.exp() - log_var).sum(1)
-
-
-@gaussian_kl.mistake(
-    "This is KL(p || q), the other way round. Here q(z|x) comes first: KL(q(z|x) || N(0, I))."
+gaussian_kl.mistake(
+    "You treated log_var as log σ: the variance is exp(log_var), not exp(2 log_var), and its logarithm is log_var.",
+    log_var_as_log_sigma=("log_var.exp() - log_var", "(2 * log_var).exp() - 2 * log_var"),
 )
-def reversed_kl(mean, log_var):
-    return 0.5 * ((1 + mean.square()) / log_var.exp() + log_var - 1).sum(1)
-
-
-@gaussian_kl.mistake("You summed over the batch too. Return one KL per example: sum over dim 1 only.")
-def summed_over_batch(mean, log_var):
-    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum()
+gaussian_kl.mistake(
+    "The −1 is missing: at mean 0 and variance 1 the KL must be 0.", no_minus_one=(" - 1", "")
+)
+gaussian_kl.mistake(
+    "This is KL(p || q), the other way round. Here q(z|x) comes first: KL(q(z|x) || N(0, I)).",
+    reversed_kl=(
+        "mean.square() + log_var.exp() - log_var - 1",
+        "(1 + mean.square()) / log_var.exp() + log_var - 1",
+    ),
+)
+gaussian_kl.mistake(
+    "You summed over the batch too. Return one KL per example: sum over dim 1 only.",
+    summed_over_batch=(".sum(1)", ".sum()"),
+)
 
 
 # ------------------------------------------------------------------ bernoulli_log_likelihood
@@ -170,26 +137,19 @@ def _(g):
     yield Case(x=torch.tensor([[1.0, 0.0, 1.0, 0.0]]), logits=torch.tensor([[200.0, -200.0, -200.0, 200.0]]))
 
 
-@bernoulli_log_likelihood.mistake(
-    "The sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are."
+bernoulli_log_likelihood.mistake(
+    "The sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are.",
+    sigmoid_twice=("(logits,", "(logits.sigmoid(),"),
 )
-def sigmoid_twice(x, logits):
-    return -F.binary_cross_entropy_with_logits(logits.sigmoid(), x, reduction="none").flatten(1).sum(1)
-
-
-@bernoulli_log_likelihood.mistake(
+bernoulli_log_likelihood.mistake(
     "You averaged over the pixels. The log-likelihood of an image is the SUM over its pixels; with the mean, the KL "
-    "term of the ELBO would weigh as many times too much as there are pixels."
+    "term of the ELBO would weigh as many times too much as there are pixels.",
+    mean_over_pixels=(".sum(1)", ".mean(1)"),
 )
-def mean_over_pixels(x, logits):
-    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).mean(1)
-
-
-@bernoulli_log_likelihood.mistake(
-    "This is the cross-entropy, the negative log-likelihood. log p(x|z) of binary pixels is never positive."
+bernoulli_log_likelihood.mistake(
+    "This is the cross-entropy, the negative log-likelihood. log p(x|z) of binary pixels is never positive.",
+    cross_entropy=("-F", "F"),
 )
-def cross_entropy(x, logits):
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
 @bernoulli_log_likelihood.mistake(
@@ -200,19 +160,15 @@ def log_of_sigmoid(x, logits):
     return (x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
 
 
-@bernoulli_log_likelihood.mistake(
+bernoulli_log_likelihood.mistake(
     "Right for moderate logits, but binary_cross_entropy of probabilities cuts every logarithm off at −100, and no "
-    "gradient passes a pixel that was cut off. Use binary_cross_entropy_with_logits."
+    "gradient passes a pixel that was cut off. Use binary_cross_entropy_with_logits.",
+    clamped_probabilities=("_with_logits(logits,", "(logits.sigmoid(),"),
 )
-def clamped_probabilities(x, logits):
-    return -F.binary_cross_entropy(logits.sigmoid(), x, reduction="none").flatten(1).sum(1)
-
-
-@bernoulli_log_likelihood.mistake(
-    "You summed over the batch too. Return one number per image: flatten(1), then sum over dim 1."
+bernoulli_log_likelihood.mistake(
+    "You summed over the batch too. Return one number per image: flatten(1), then sum over dim 1.",
+    summed_over_everything=(".sum(1)", ".sum()"),
 )
-def summed_over_everything(x, logits):
-    return -F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
 
 
 # ------------------------------------------------------------------ elbo
@@ -242,29 +198,26 @@ def _(g):
     )
 
 
-@elbo.mistake("The KL must be subtracted: it is the price of the code, not a reward.")
-def kl_added(x, logits, mean, log_var):
-    return (lesson.bernoulli_log_likelihood(x, logits) + lesson.gaussian_kl(mean, log_var)).mean()
-
-
-@elbo.mistake("This is the loss, −ELBO. Return the bound itself; the training loop turns the sign.")
-def negative_elbo(x, logits, mean, log_var):
-    return -(lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)).mean()
-
-
-@elbo.mistake("You summed over the batch. Average, or the loss grows with the batch size.")
-def summed_elbo(x, logits, mean, log_var):
-    return (lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)).sum()
-
-
-@elbo.mistake("The KL term is missing: without it this is an autoencoder's likelihood, and no bound.")
-def no_kl(x, logits, mean, log_var):
-    return lesson.bernoulli_log_likelihood(x, logits).mean() + 0 * mean.sum() + 0 * log_var.sum()
-
-
-@elbo.mistake("You returned one number per image. The ELBO of the batch is their mean, a scalar.")
-def per_image(x, logits, mean, log_var):
-    return lesson.bernoulli_log_likelihood(x, logits) - lesson.gaussian_kl(mean, log_var)
+elbo.mistake(
+    "The KL must be subtracted: it is the price of the code, not a reward.",
+    kl_added=(" - lesson", " + lesson"),
+)
+elbo.mistake(
+    "This is the loss, −ELBO. Return the bound itself; the training loop turns the sign.",
+    negative_elbo=("return (", "return -("),
+)
+elbo.mistake(
+    "You summed over the batch. Average, or the loss grows with the batch size.",
+    summed_elbo=(".mean()", ".sum()"),
+)
+elbo.mistake(
+    "The KL term is missing: without it this is an autoencoder's likelihood, and no bound.",
+    no_kl=(" - lesson.gaussian_kl(mean, log_var)", ""),
+)
+elbo.mistake(
+    "You returned one number per image. The ELBO of the batch is their mean, a scalar.",
+    per_image=(".mean()", ""),
+)
 
 
 # ------------------------------------------------------------------ importance_weighted_bound
@@ -290,50 +243,34 @@ def _(g):
     yield Case(log_weights=randn(g, 1, 3))
 
 
-@importance_weighted_bound.mistake(
+importance_weighted_bound.mistake(
     "log K is missing: you took the log of the sum of the weights, not of their mean. Your “bound” grows with K "
-    "beyond log p(x)."
+    "beyond log p(x).",
+    no_log_k=(" - math.log(len(log_weights))", ""),
 )
-def no_log_k(log_weights):
-    return log_weights.logsumexp(0).mean()
-
-
-@importance_weighted_bound.mistake(
+importance_weighted_bound.mistake(
     "You averaged the log-weights. That is the plain ELBO, however many samples it takes: the mean belongs inside the "
-    "logarithm."
+    "logarithm.",
+    mean_of_logs=("logsumexp(0) - math.log(len(log_weights))", "mean(0)"),
 )
-def mean_of_logs(log_weights):
-    return log_weights.mean(0).mean()
-
-
-@importance_weighted_bound.mistake(
-    "exp underflows at log-weights of −500, and its log is −∞. Use torch.logsumexp."
+importance_weighted_bound.mistake(
+    "exp underflows at log-weights of −500, and its log is −∞. Use torch.logsumexp.",
+    exp_of_weights=("logsumexp(0) - math.log(len(log_weights))", "exp().mean(0).log()"),
 )
-def exp_of_weights(log_weights):
-    return log_weights.exp().mean(0).log().mean()
-
-
-@importance_weighted_bound.mistake(
-    "You reduced over the wrong axis: samples are the rows (dim 0), images the columns."
+importance_weighted_bound.mistake(
+    "You reduced over the wrong axis: samples are the rows (dim 0), images the columns.",
+    wrong_axis=[("logsumexp(0)", "logsumexp(1)"), ("len(log_weights)", "log_weights.shape[1]")],
 )
-def wrong_axis(log_weights):
-    return (log_weights.logsumexp(1) - math.log(log_weights.shape[1])).mean()
-
-
-@importance_weighted_bound.mistake(
-    "You took the mean over samples and images inside the logarithm. Each image has a bound of its own; average those."
+importance_weighted_bound.mistake(
+    "You took the mean over samples and images inside the logarithm. Each image has a bound of its own; average those.",
+    one_logarithm_for_all=[
+        ("log_weights.logsumexp", "log_weights.flatten().logsumexp"),
+        ("len(log_weights)", "log_weights.numel()"),
+    ],
 )
-def one_logarithm_for_all(log_weights):
-    return log_weights.flatten().logsumexp(0) - math.log(log_weights.numel())
 
 
 # ------------------------------------------------------------------ linear_gaussian_log_likelihood
-
-
-def _log_normal(centred, covariance):
-    distance = (torch.linalg.solve_ex(covariance, centred.T).result * centred.T).sum(0)  # (B,)
-    log_det = torch.linalg.slogdet(covariance).logabsdet
-    return -0.5 * (distance + log_det + centred.shape[1] * math.log(2 * math.pi))
 
 
 @solution(
@@ -371,56 +308,30 @@ def _(g):
     )
 
 
-@linear_gaussian_log_likelihood.mistake(
-    "The noise enters as σ⁴: you squared noise_variance, which is σ² already. Add noise_variance to the diagonal."
+linear_gaussian_log_likelihood.mistake(
+    "The noise enters as σ⁴: you squared noise_variance, which is σ² already. Add noise_variance to the diagonal.",
+    noise_squared=("noise_variance * torch", "noise_variance**2 * torch"),
 )
-def noise_squared(x, weight, bias, noise_variance):
-    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
-    return _log_normal(x - bias, weight @ weight.T + noise_variance**2 * eye)
-
-
-@linear_gaussian_log_likelihood.mistake(
-    "The constant is missing: P log 2π, with P the number of entries of x."
+linear_gaussian_log_likelihood.mistake(
+    "The constant is missing: P log 2π, with P the number of entries of x.",
+    no_constant=(" + len(bias) * math.log(2 * math.pi)", ""),
 )
-def no_constant(x, weight, bias, noise_variance):
-    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
-    constant = 0.5 * len(bias) * math.log(2 * math.pi)
-    return _log_normal(x - bias, weight @ weight.T + noise_variance * eye) + constant
-
-
-@linear_gaussian_log_likelihood.mistake(
-    "The mean of x is the bias b: subtract it before measuring distances."
+linear_gaussian_log_likelihood.mistake(
+    "The mean of x is the bias b: subtract it before measuring distances.", no_bias=("x - bias", "x")
 )
-def no_bias(x, weight, bias, noise_variance):
-    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
-    return _log_normal(x + 0 * bias, weight @ weight.T + noise_variance * eye)
-
-
-@linear_gaussian_log_likelihood.mistake(
-    "This is log p(x|z = 0): the covariance lacks W Wᵀ, the part of x's variance that comes from z."
+linear_gaussian_log_likelihood.mistake(
+    "This is log p(x|z = 0): the covariance lacks W Wᵀ, the part of x's variance that comes from z.",
+    without_latents=("weight @ weight.T + ", ""),
 )
-def without_latents(x, weight, bias, noise_variance):
-    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
-    return _log_normal(x - bias, 0 * weight @ weight.T + noise_variance * eye)
-
-
-@linear_gaussian_log_likelihood.mistake(
-    "The log determinant enters with the wrong sign: a wider Gaussian has a lower density at its centre."
+linear_gaussian_log_likelihood.mistake(
+    "The log determinant enters with the wrong sign: a wider Gaussian has a lower density at its centre.",
+    determinant_added=("+ log_det", "- log_det"),
 )
-def determinant_added(x, weight, bias, noise_variance):
-    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
-    covariance = weight @ weight.T + noise_variance * eye
-    return _log_normal(x - bias, covariance) + torch.linalg.slogdet(covariance).logabsdet
-
-
-@linear_gaussian_log_likelihood.mistake(
+linear_gaussian_log_likelihood.mistake(
     "Right for a few pixels, but the determinant of a large matrix underflows to 0 and its log to −∞. "
-    "torch.linalg.slogdet gives the logarithm itself."
+    "torch.linalg.slogdet gives the logarithm itself.",
+    log_of_det=("slogdet(covariance).logabsdet", "det(covariance).log()"),
 )
-def log_of_det(x, weight, bias, noise_variance):
-    covariance = weight @ weight.T + noise_variance * torch.eye(len(bias), device=x.device, dtype=x.dtype)
-    error = torch.linalg.det(covariance).log() - torch.linalg.slogdet(covariance).logabsdet
-    return _log_normal(x - bias, covariance) - 0.5 * error
 
 
 # ------------------------------------------------------------------ traverse
@@ -452,13 +363,10 @@ def _(g):
     yield Case(weight=randn(g, 5, 6), z=randn(g, 5), latent=0, values=torch.tensor([1.5]))
 
 
-@traverse.mistake(
-    "You ADDED the values to the latent. A traversal replaces it, so that rows can be compared."
+traverse.mistake(
+    "You ADDED the values to the latent. A traversal replaces it, so that rows can be compared.",
+    added=("= values", "+= values"),
 )
-def added(decode, z, latent, values):
-    codes = z.repeat(len(values), 1)
-    codes[:, latent] += values
-    return decode(codes)
 
 
 @traverse.mistake(
@@ -474,15 +382,11 @@ def one_at_a_time(decode, z, latent, values):
     return torch.stack(images)
 
 
-@traverse.mistake("The other latents are lost: you decoded zeros but for one entry. Start from copies of z.")
-def other_latents_zero(decode, z, latent, values):
-    codes = torch.zeros(len(values), len(z), device=z.device, dtype=z.dtype)
-    codes[:, latent] = values
-    return decode(codes)
-
-
-@traverse.mistake(
-    "You set all latents to the value. Only the entry `latent` changes: codes[:, latent] = values."
+traverse.mistake(
+    "The other latents are lost: you decoded zeros but for one entry. Start from copies of z.",
+    other_latents_zero=("z.repeat(len(values), 1)", "torch.zeros(len(values), len(z), device=z.device)"),
 )
-def all_latents(decode, z, latent, values):
-    return decode(values[:, None].expand(-1, len(z)))
+traverse.mistake(
+    "You set all latents to the value. Only the entry `latent` changes: codes[:, latent] = values.",
+    all_latents=("codes[:, latent] = values", "codes[:] = values[:, None]"),
+)

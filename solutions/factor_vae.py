@@ -3,18 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, rand, randn, solution
 from course_lib.lessons import elbo
 from course_lib.lessons import factor_vae as lesson
-
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
-
-def rand(g, *shape):
-    return torch.rand(*shape, generator=g)
-
 
 # ------------------------------------------------------------------ permute_dims
 
@@ -29,9 +20,8 @@ def rand(g, *shape):
     ],
 )
 def permute_dims(z, generator):
-    order = (
-        torch.rand(z.shape, generator=generator, device=generator.device).to(z.device).argsort(0)
-    )  # (B, D)
+    noise = torch.rand(z.shape, generator=generator, device=generator.device)
+    order = noise.to(z.device).argsort(0)  # (B, D)
     return z.gather(0, order)
 
 
@@ -42,52 +32,35 @@ def _(g):
     yield Case(z=randn(g, 257, 10), seed=3)
 
 
-@permute_dims.mistake(
+permute_dims.mistake(
     "You moved whole codes: every latent went through the same permutation, so the latents of a code still belong "
-    "together and nothing has become independent. Each latent needs a permutation of its own."
+    "together and nothing has become independent. Each latent needs a permutation of its own.",
+    same_permutation_for_all=[
+        ("torch.rand(z.shape", "torch.rand(len(z)"),
+        ("z.gather(0, order)", "z[order]"),
+    ],
 )
-def same_permutation_for_all(z, generator):
-    return z[torch.rand(len(z), generator=generator, device=generator.device).to(z.device).argsort(0)]
-
-
-@permute_dims.mistake(
+permute_dims.mistake(
     "You shuffled all numbers together, so values wander from one latent to another. Each latent keeps its own "
-    "values: shuffle within a column."
+    "values: shuffle within a column.",
+    flattened=[("z.shape", "z.numel()"), ("z.gather(0, order)", "z.flatten()[order].view_as(z)")],
 )
-def flattened(z, generator):
-    order = torch.rand(z.numel(), generator=generator, device=generator.device).to(z.device).argsort(0)
-    return z.flatten()[order].view_as(z)
-
-
-@permute_dims.mistake(
+permute_dims.mistake(
     "You shuffled the latents within each code. It is the other way round: dim 0, the batch, is shuffled, and every "
-    "value stays in its latent."
+    "value stays in its latent.",
+    within_a_code=[("argsort(0)", "argsort(1)"), ("gather(0", "gather(1")],
 )
-def within_a_code(z, generator):
-    order = torch.rand(z.shape, generator=generator, device=generator.device).to(z.device).argsort(1)
-    return z.gather(1, order)
-
-
-@permute_dims.mistake("This is z itself: nothing was shuffled.")
-def untouched(z, generator):
-    return z.clone()
-
-
-@permute_dims.mistake(
+permute_dims.mistake("This is z itself: nothing was shuffled.", untouched=("z.gather(0, order)", "z.clone()"))
+permute_dims.mistake(
     "One latent was left where it was. Between independent codes that happens to give the same distribution, but then "
-    "the result still shares a column with z. Shuffle every latent."
+    "the result still shares a column with z. Shuffle every latent.",
+    all_but_the_first=("z.gather(0, order)", "torch.cat([z[:, :1], z.gather(0, order)[:, 1:]], dim=1)"),
 )
-def all_but_the_first(z, generator):
-    return torch.cat([z[:, :1], permute_dims.function(z, generator)[:, 1:]], dim=1)
-
-
-@permute_dims.mistake(
+permute_dims.mistake(
     "Every call shuffles in the same way: you seeded the generator inside, or made one of your own. Use the one you "
-    "are given, as it is; it moves on with every draw."
+    "are given, as it is; it moves on with every draw.",
+    seeded_inside=("generator=generator", "generator=torch.Generator(generator.device).manual_seed(0)"),
 )
-def seeded_inside(z, generator):
-    own = torch.Generator(generator.device).manual_seed(0)
-    return permute_dims.function(z, own)
 
 
 # ------------------------------------------------------------------ total_correlation_from_logits
@@ -111,49 +84,32 @@ def _(g):
     yield Case(logits=200 * randn(g, 9))
 
 
-@total_correlation_from_logits.mistake(
-    "You averaged log D, as in the discriminator's own loss. The density ratio is D/(1 − D): log(1 − D) is missing."
+total_correlation_from_logits.mistake(
+    "You averaged log D, as in the discriminator's own loss. The density ratio is D/(1 − D): log(1 − D) is missing.",
+    log_probability=("logits.mean", "F.logsigmoid(logits).mean"),
 )
-def log_probability(logits):
-    return F.logsigmoid(logits).mean()
-
-
-@total_correlation_from_logits.mistake(
-    "You averaged the probability D. The total correlation is the mean of log D/(1 − D), the logit itself."
+total_correlation_from_logits.mistake(
+    "You averaged the probability D. The total correlation is the mean of log D/(1 − D), the logit itself.",
+    probability=("logits.mean", "logits.sigmoid().mean"),
 )
-def probability(logits):
-    return logits.sigmoid().mean()
-
-
-@total_correlation_from_logits.mistake(
-    "The sign is wrong: the discriminator says D → 1 for codes as they were encoded, so log D/(1 − D) counts positive."
+total_correlation_from_logits.mistake(
+    "The sign is wrong: the discriminator says D → 1 for codes as they were encoded, so log D/(1 − D) counts positive.",
+    negative=("return ", "return -"),
 )
-def negative(logits):
-    return -logits.mean()
-
-
-@total_correlation_from_logits.mistake(
-    "You summed over the batch. An expectation is a mean, or γ would weigh more in larger batches."
+total_correlation_from_logits.mistake(
+    "You summed over the batch. An expectation is a mean, or γ would weigh more in larger batches.",
+    summed=(".mean()", ".sum()"),
 )
-def summed(logits):
-    return logits.sum()
-
-
-@total_correlation_from_logits.mistake(
+total_correlation_from_logits.mistake(
     "You cut single codes off at 0. The log ratio of one code may well be negative, only its mean is not; with the cut "
-    "the estimate is too large."
+    "the estimate is too large.",
+    clamped=(".mean()", ".clamp(min=0).mean()"),
 )
-def clamped(logits):
-    return logits.clamp(min=0).mean()
-
-
-@total_correlation_from_logits.mistake(
+total_correlation_from_logits.mistake(
     "log(sigmoid(…)) is −∞ once the sigmoid rounds to 0 or 1. The difference of the two logarithms is the logit "
-    "itself: nothing needs to be computed."
+    "itself: nothing needs to be computed.",
+    through_probabilities=("logits.mean", "(logits.sigmoid().log() - (1 - logits.sigmoid()).log()).mean"),
 )
-def through_probabilities(logits):
-    probability = logits.sigmoid()
-    return (probability.log() - (1 - probability).log()).mean()
 
 
 # ------------------------------------------------------------------ discriminator_loss
@@ -178,57 +134,46 @@ def _(g):
     yield Case(joint_logits=200 * randn(g, 6), permuted_logits=200 * randn(g, 6))
 
 
-@discriminator_loss.mistake(
-    "You added the halves. Their mean is asked for: log 2, not 2 log 2, where the discriminator cannot tell."
+discriminator_loss.mistake(
+    "You added the halves. Their mean is asked for: log 2, not 2 log 2, where the discriminator cannot tell.",
+    halves_added=("0.5 * ", ""),
 )
-def halves_added(joint_logits, permuted_logits):
-    return F.softplus(-joint_logits).mean() + F.softplus(permuted_logits).mean()
-
-
-@discriminator_loss.mistake(
+discriminator_loss.mistake(
     "The labels are swapped: codes as they were encoded are to get D → 1, shuffled ones D → 0. With your loss the "
-    "logit becomes the negative log ratio, and the VAE would maximise its total correlation."
+    "logit becomes the negative log ratio, and the VAE would maximise its total correlation.",
+    labels_swapped=[("-joint", "joint"), ("(permuted_logits)", "(-permuted_logits)")],
 )
-def labels_swapped(joint_logits, permuted_logits):
-    return 0.5 * (F.softplus(joint_logits).mean() + F.softplus(-permuted_logits).mean())
-
-
-@discriminator_loss.mistake(
+discriminator_loss.mistake(
     "You took one mean over all logits together. With halves of unequal size the larger one would weigh more, and the "
-    "logit would be off by the logarithm of their ratio: average each half first."
+    "logit would be off by the logarithm of their ratio: average each half first.",
+    one_mean_over_both=(
+        "0.5 * (F.softplus(-joint_logits).mean() + F.softplus(permuted_logits).mean())",
+        "torch.cat([F.softplus(-joint_logits), F.softplus(permuted_logits)]).mean()",
+    ),
 )
-def one_mean_over_both(joint_logits, permuted_logits):
-    return torch.cat([F.softplus(-joint_logits), F.softplus(permuted_logits)]).mean()
-
-
-@discriminator_loss.mistake(
-    "Only the codes as encoded enter your loss. D = 1 everywhere would be its optimum."
+discriminator_loss.mistake(
+    "Only the codes as encoded enter your loss. D = 1 everywhere would be its optimum.",
+    joint_only=(" + F.softplus(permuted_logits).mean()", ""),
 )
-def joint_only(joint_logits, permuted_logits):
-    return 0.5 * F.softplus(-joint_logits).mean() + 0 * permuted_logits.sum()
-
-
-@discriminator_loss.mistake(
-    "The sign is wrong: this is the log-likelihood of the labels. A loss is minimised."
+discriminator_loss.mistake(
+    "The sign is wrong: this is the log-likelihood of the labels. A loss is minimised.",
+    sign_turned=("0.5", "-0.5"),
 )
-def sign_turned(joint_logits, permuted_logits):
-    return 0.5 * (F.logsigmoid(joint_logits).mean() + F.logsigmoid(-permuted_logits).mean())
-
-
-@discriminator_loss.mistake(
+discriminator_loss.mistake(
     "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0 or 1. Use F.softplus or the "
-    "cross-entropy with logits."
+    "cross-entropy with logits.",
+    log_of_sigmoid=[
+        ("F.softplus(-joint_logits)", "-joint_logits.sigmoid().log()"),
+        ("F.softplus(permuted_logits)", "-(1 - permuted_logits.sigmoid()).log()"),
+    ],
 )
-def log_of_sigmoid(joint_logits, permuted_logits):
-    joint, permuted = joint_logits.sigmoid(), permuted_logits.sigmoid()
-    return -0.5 * (joint.log().mean() + (1 - permuted).log().mean())
-
-
-@discriminator_loss.mistake(
-    "You put a sigmoid before a loss that takes logits, so that it is applied twice. Pass the logits as they are."
+discriminator_loss.mistake(
+    "You put a sigmoid before a loss that takes logits, so that it is applied twice. Pass the logits as they are.",
+    sigmoid_twice=[
+        ("-joint_logits", "-joint_logits.sigmoid()"),
+        ("(permuted_logits)", "(permuted_logits.sigmoid())"),
+    ],
 )
-def sigmoid_twice(joint_logits, permuted_logits):
-    return 0.5 * (F.softplus(-joint_logits.sigmoid()).mean() + F.softplus(permuted_logits.sigmoid()).mean())
 
 
 # ------------------------------------------------------------------ factor_vae_loss
@@ -265,46 +210,30 @@ def _(g):
     )
 
 
-@factor_vae_loss.mistake(
-    "You subtracted the total correlation, so the encoder is rewarded for dependent latents. It is a penalty: add it."
+factor_vae_loss.mistake(
+    "You subtracted the total correlation, so the encoder is rewarded for dependent latents. It is a penalty: add it.",
+    correlation_rewarded=("+ gamma", "- gamma"),
 )
-def correlation_rewarded(x, logits, mean, log_var, z_logits, gamma):
-    return -elbo.elbo(x, logits, mean, log_var) - gamma * z_logits.mean()
-
-
-@factor_vae_loss.mistake("You added the ELBO. It is maximised, so −ELBO enters a loss.")
-def elbo_minimised(x, logits, mean, log_var, z_logits, gamma):
-    return elbo.elbo(x, logits, mean, log_var) + gamma * z_logits.mean()
-
-
-@factor_vae_loss.mistake(
+factor_vae_loss.mistake(
+    "You added the ELBO. It is maximised, so −ELBO enters a loss.", elbo_minimised=("-elbo", "elbo")
+)
+factor_vae_loss.mistake(
     "γ weighs the KL here, too. That is a β-VAE again: in FactorVAE the KL keeps weight 1, and γ belongs to the total "
-    "correlation alone."
+    "correlation alone.",
+    gamma_on_the_kl=("+ gamma", "+ (gamma - 1) * elbo.gaussian_kl(mean, log_var).mean() + gamma"),
 )
-def gamma_on_the_kl(x, logits, mean, log_var, z_logits, gamma):
-    kl = elbo.gaussian_kl(mean, log_var).mean()
-    return -elbo.elbo(x, logits, mean, log_var) + (gamma - 1) * kl + gamma * z_logits.mean()
-
-
-@factor_vae_loss.mistake(
-    "The KL term is missing. The total correlation comes on top of the ELBO; it does not replace its KL."
+factor_vae_loss.mistake(
+    "The KL term is missing. The total correlation comes on top of the ELBO; it does not replace its KL.",
+    no_kl=("elbo.elbo(x, logits, mean, log_var)", "elbo.bernoulli_log_likelihood(x, logits).mean()"),
 )
-def no_kl(x, logits, mean, log_var, z_logits, gamma):
-    kept = 0 * (mean.sum() + log_var.sum())
-    return -elbo.bernoulli_log_likelihood(x, logits).mean() + gamma * z_logits.mean() + kept
-
-
-@factor_vae_loss.mistake("γ is missing: the total correlation enters with weight 1.")
-def no_gamma(x, logits, mean, log_var, z_logits, gamma):
-    return -elbo.elbo(x, logits, mean, log_var) + z_logits.mean()
-
-
-@factor_vae_loss.mistake(
+factor_vae_loss.mistake(
+    "γ is missing: the total correlation enters with weight 1.", no_gamma=("gamma * ", "")
+)
+factor_vae_loss.mistake(
     "The value is right, but the discriminator's logits were detached: no gradient of the total correlation reaches "
-    "the encoder, which is all that the term is there for."
+    "the encoder, which is all that the term is there for.",
+    logits_detached=("(z_logits)", "(z_logits.detach())"),
 )
-def logits_detached(x, logits, mean, log_var, z_logits, gamma):
-    return -elbo.elbo(x, logits, mean, log_var) + gamma * z_logits.detach().mean()
 
 
 # ------------------------------------------------------------------ factor_vae_step
@@ -356,109 +285,66 @@ def _(g):
         )
 
 
-def _step(players, x, noise, gamma, permute, *, wrong, sides=lambda z: z.chunk(2)):
-    """The solution, with one thing or another gone wrong."""
-    vae, critic, vae_optimiser, critic_optimiser = players
-    mean, log_var = vae.encode(x)
-    z = elbo.reparameterise(mean, log_var, noise)
-    codes = mean if wrong == "means" else z
-
-    def update_critic():
-        joint, other = sides(codes if wrong == "not detached" else codes.detach())
-        critic_loss = lesson.discriminator_loss(critic(joint), critic(permute(other)))
-        if wrong != "critic not cleared":
-            critic_optimiser.zero_grad()
-        critic_loss.backward()
-        critic_optimiser.step()
-        critic_optimiser.zero_grad()
-        return critic_loss.detach()
-
-    z_logits = critic(codes.detach() if wrong == "detached early" else codes)
-    loss = lesson.factor_vae_loss(x, vae.decode(z), mean, log_var, z_logits, gamma)
-    if wrong == "VAE cleared late":
-        vae_optimiser.zero_grad()
-    loss.backward(retain_graph=True)
-    vae_optimiser.step()
-    if not wrong.startswith("VAE"):
-        vae_optimiser.zero_grad()
-    report = {"loss": loss.detach(), "total correlation": z_logits.mean().detach()}
-    return report | {"discriminator loss": update_critic()}
-
-
-@factor_vae_step.mistake(
+factor_vae_step.mistake(
     "z was not detached before the discriminator's update: its backward pass runs on into the encoder and fills the "
     "encoder's .grad. Worse, in a deep encoder whose weights were just stepped it ends in “modified by an inplace "
-    "operation”. Give the discriminator z.detach()."
+    "operation”. Give the discriminator z.detach().",
+    not_detached=[
+        ("z.detach().chunk(2)", "z.chunk(2)"),
+        ("vae.parameters()))", "vae.parameters()), retain_graph=True)"),
+    ],
 )
-def not_detached(*args):
-    return _step(*args, wrong="not detached")
-
-
-@factor_vae_step.mistake(
+factor_vae_step.mistake(
     "The VAE's loss runs backward through the discriminator and leaves gradients in its parameters, which your "
     "discriminator step then uses, too. Call its optimiser's zero_grad() between the two, or "
-    "loss.backward(inputs=list(vae.parameters()))."
+    "loss.backward(inputs=list(vae.parameters())).",
+    critic_not_cleared=[
+        ("inputs=list(vae.parameters())", ""),
+        ("    discriminator_optimiser.zero_grad()\n", ""),
+        (
+            "    discriminator_optimiser.step()\n",
+            "    discriminator_optimiser.step()\n    discriminator_optimiser.zero_grad()\n",
+        ),
+    ],
 )
-def critic_not_cleared(*args):
-    return _step(*args, wrong="critic not cleared")
-
-
-@factor_vae_step.mistake(
-    "The VAE's gradients are never cleared: they add up from step to step. Call vae_optimiser.zero_grad()."
+factor_vae_step.mistake(
+    "The VAE's gradients are never cleared: they add up from step to step. Call vae_optimiser.zero_grad().",
+    vae_not_cleared=[
+        ("    vae_optimiser.zero_grad()\n    loss", "    loss"),
+        ("    vae_optimiser.zero_grad()\n\n", "\n"),
+    ],
 )
-def vae_not_cleared(*args):
-    return _step(*args, wrong="VAE not cleared")
-
-
-@factor_vae_step.mistake(
+factor_vae_step.mistake(
     "Both updates are right, but the VAE's gradients are still there while the discriminator is updated. Call "
     "vae_optimiser.zero_grad() right after vae_optimiser.step() as well: then a gradient in the encoder can only be a leak, "
-    "and you would see it."
+    "and you would see it.",
+    vae_cleared_late=("    vae_optimiser.zero_grad()\n\n", "\n"),
 )
-def vae_cleared_late(*args):
-    return _step(*args, wrong="VAE cleared late")
-
-
-@factor_vae_step.mistake(
+factor_vae_step.mistake(
     "The discriminator was shown the means. TC is defined for q(z), the distribution of the SAMPLES z = μ + σ ε: with "
-    "the means, the encoder can hide its dependence in the noise."
+    "the means, the encoder can hide its dependence in the noise.",
+    means_for_samples=[
+        ("discriminator(z)", "discriminator(mean)"),
+        ("z.detach().chunk", "mean.detach().chunk"),
+    ],
 )
-def means_for_samples(*args):
-    return _step(*args, wrong="means")
-
-
-@factor_vae_step.mistake(
+factor_vae_step.mistake(
     "No gradient of the total correlation reaches the encoder: z (or the logits) was detached in the VAE's loss as "
-    "well. Detach only for the discriminator's own update."
+    "well. Detach only for the discriminator's own update.",
+    detached_too_early=("discriminator(z)", "discriminator(z.detach())"),
 )
-def detached_too_early(*args):
-    return _step(*args, wrong="detached early")
-
-
-@factor_vae_step.mistake(
+factor_vae_step.mistake(
     "You used the whole batch on both sides: as it is, and permuted. The first half as it is against the second half "
-    "permuted costs half as much and keeps the two sides independent."
+    "permuted costs half as much and keeps the two sides independent.",
+    whole_batch_for_both=("z.detach().chunk(2)", "z.detach(), z.detach()"),
 )
-def whole_batch_for_both(*args):
-    return _step(*args, wrong="", sides=lambda z: (z, z))
-
-
-@factor_vae_step.mistake(
-    "Nothing was permuted: the discriminator compares codes with codes of the same kind and can only learn noise."
+factor_vae_step.mistake(
+    "Nothing was permuted: the discriminator compares codes with codes of the same kind and can only learn noise.",
+    nothing_permuted=("permute(other)", "other"),
 )
-def nothing_permuted(*args):
-    return _step(*args[:-1], lambda z: z, wrong="")
 
 
 # ------------------------------------------------------------------ factor_vae_score
-
-
-def _votes(ratio, factors, n_factors):
-    """Votes counted by latent and factor, (D, K)."""
-    best = ratio.argmin(1)  # (V,)
-    counts = torch.zeros(ratio.shape[1] * n_factors, device=ratio.device)
-    ones = torch.ones(len(best), device=ratio.device)
-    return counts.index_add_(0, best * n_factors + factors, ones).view(-1, n_factors)
 
 
 @solution(
@@ -472,9 +358,7 @@ def _votes(ratio, factors, n_factors):
 )
 def factor_vae_score(codes, factors, global_variance, n_factors, threshold=0.05):
     alive = global_variance >= threshold  # (D,)
-    ratio = torch.where(
-        alive, codes.var(1) / global_variance, torch.inf
-    )  # (V, D); 0/0 of a dead latent is dropped
+    ratio = torch.where(alive, codes.var(1) / global_variance, torch.inf)  # (V, D), without 0/0
     best = ratio.argmin(1)  # (V,)
     table = torch.zeros(len(alive) * n_factors, device=codes.device)
     table = table.index_add_(0, best * n_factors + factors, torch.ones_like(best, dtype=table.dtype))
@@ -510,64 +394,36 @@ def _(g):
     yield Case(**_random_votes(g, 10, 4, [0.1, 0.1], 2), global_variance=torch.tensor([0.01, 0.0]))
 
 
-@factor_vae_score.mistake(
+factor_vae_score.mistake(
     "Dead latents take part. One that never moves has the smallest variance in every vote (or 0/0 = NaN, which argmin "
-    "prefers), so it wins them all. Leave out latents whose global variance is below the threshold."
+    "prefers), so it wins them all. Leave out latents whose global variance is below the threshold.",
+    dead_latents_vote=[
+        ("torch.where(alive, codes.var(1) / global_variance, torch.inf)", "codes.var(1) / global_variance"),
+        (" * alive.any()", ""),
+    ],
 )
-def dead_latents_vote(codes, factors, global_variance, n_factors, threshold=0.05):
-    table = _votes(codes.var(1) / global_variance, factors, n_factors)
-    return table.amax(1).sum() / len(codes)
-
-
-@factor_vae_score.mistake(
-    "The variances were not divided by the global ones: the latent with the smallest scale wins, whatever it encodes."
+factor_vae_score.mistake(
+    "The variances were not divided by the global ones: the latent with the smallest scale wins, whatever it encodes.",
+    not_normalised=("codes.var(1) / global_variance", "codes.var(1)"),
 )
-def not_normalised(codes, factors, global_variance, n_factors, threshold=0.05):
-    alive = global_variance >= threshold
-    table = _votes(torch.where(alive, codes.var(1), torch.inf), factors, n_factors)
-    return table.amax(1).sum() / len(codes) * alive.any()
-
-
-@factor_vae_score.mistake(
-    "You took the latent that varies most. The factor was held still, so its latent is the one that varies LEAST."
+factor_vae_score.mistake(
+    "You took the latent that varies most. The factor was held still, so its latent is the one that varies LEAST.",
+    largest_variance=[("torch.inf", "-torch.inf"), ("argmin", "argmax")],
 )
-def largest_variance(codes, factors, global_variance, n_factors, threshold=0.05):
-    alive = global_variance >= threshold
-    table = _votes(-torch.where(alive, codes.var(1) / global_variance, -torch.inf), factors, n_factors)
-    return table.amax(1).sum() / len(codes) * alive.any()
-
-
-@factor_vae_score.mistake(
+factor_vae_score.mistake(
     "The majority was taken the wrong way round: you gave every factor its most frequent latent. The classifier maps a "
-    "LATENT to the factor that most of its votes have (amax over the factors, then the sum over latents)."
+    "LATENT to the factor that most of its votes have (amax over the factors, then the sum over latents).",
+    majority_over_latents=("amax(1)", "amax(0)"),
 )
-def majority_over_latents(codes, factors, global_variance, n_factors, threshold=0.05):
-    alive = global_variance >= threshold
-    ratio = torch.where(alive, codes.var(1) / global_variance, torch.inf)
-    return _votes(ratio, factors, n_factors).amax(0).sum() / len(codes) * alive.any()
-
-
-@factor_vae_score.mistake(
-    "You returned the number of right votes. The score is their share: divide by the number of votes."
+factor_vae_score.mistake(
+    "You returned the number of right votes. The score is their share: divide by the number of votes.",
+    number_of_votes=(" / len(codes)", ""),
 )
-def number_of_votes(codes, factors, global_variance, n_factors, threshold=0.05):
-    alive = global_variance >= threshold
-    ratio = torch.where(alive, codes.var(1) / global_variance, torch.inf)
-    return _votes(ratio, factors, n_factors).amax(1).sum() * alive.any()
-
-
-@factor_vae_score.mistake(
-    "You divided by the global standard deviation. A variance is compared with a variance."
+factor_vae_score.mistake(
+    "You divided by the global standard deviation. A variance is compared with a variance.",
+    divided_by_deviation=("codes.var(1) / global_variance", "codes.var(1) / global_variance.sqrt()"),
 )
-def divided_by_deviation(codes, factors, global_variance, n_factors, threshold=0.05):
-    alive = global_variance >= threshold
-    ratio = torch.where(alive, codes.var(1) / global_variance.sqrt(), torch.inf)
-    return _votes(ratio, factors, n_factors).amax(1).sum() / len(codes) * alive.any()
-
-
-@factor_vae_score.mistake(
-    "With no latent left to vote, the score is 0. Yours counts votes for a latent that encodes nothing."
+factor_vae_score.mistake(
+    "With no latent left to vote, the score is 0. Yours counts votes for a latent that encodes nothing.",
+    votes_without_latents=(" * alive.any()", ""),
 )
-def votes_without_latents(codes, factors, global_variance, n_factors, threshold=0.05):
-    ratio = torch.where(global_variance >= threshold, codes.var(1) / global_variance, torch.inf)
-    return _votes(ratio, factors, n_factors).amax(1).sum() / len(codes)

@@ -5,17 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, rand, randn, solution
 from course_lib.lessons import mutual_information as lesson
-
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
-
-def rand(g, *shape):
-    return torch.rand(*shape, generator=g)
-
 
 # ------------------------------------------------------------------ entropy
 
@@ -39,32 +30,26 @@ def _(g):
     yield Case(p=rand(g, 4, 3, 5).softmax(-1))
 
 
-@entropy.mistake("This is in bits (log2). The course measures in nats: use the natural logarithm.")
-def bits(p):
-    return torch.special.entr(p).sum(-1) / math.log(2)
-
-
-@entropy.mistake("The sign is wrong: log p is negative, so −Σ p log p is positive.")
-def negative(p):
-    return -torch.special.entr(p).sum(-1)
-
-
-@entropy.mistake(
-    "Right where every p is positive, but 0 · log 0 is NaN on a computer. Its limit is 0: torch.xlogy or "
-    "torch.special.entr know that."
+entropy.mistake(
+    "This is in bits (log2). The course measures in nats: use the natural logarithm.",
+    bits=(".sum(-1)", ".sum(-1) / math.log(2)"),
 )
-def zero_times_infinity(p):
-    return -(p * p.log()).sum(-1)
-
-
-@entropy.mistake("You averaged over the K outcomes. Entropy is a sum: the weights p are already in it.")
-def mean_over_outcomes(p):
-    return torch.special.entr(p).mean(-1)
-
-
-@entropy.mistake("You summed over the first axis. The probabilities stand along the last one: .sum(-1).")
-def first_axis(p):
-    return torch.special.entr(p).sum(0)
+entropy.mistake(
+    "The sign is wrong: log p is negative, so −Σ p log p is positive.", negative=("torch", "-torch")
+)
+entropy.mistake(
+    "Right where every p is positive, but 0 · log 0 is NaN on a computer. Its limit is 0: torch.xlogy or "
+    "torch.special.entr know that.",
+    zero_times_infinity=("torch.special.entr(p)", "-(p * p.log())"),
+)
+entropy.mistake(
+    "You averaged over the K outcomes. Entropy is a sum: the weights p are already in it.",
+    mean_over_outcomes=(".sum(-1)", ".mean(-1)"),
+)
+entropy.mistake(
+    "You summed over the first axis. The probabilities stand along the last one: .sum(-1).",
+    first_axis=(".sum(-1)", ".sum(0)"),
+)
 
 
 # ------------------------------------------------------------------ contingency_table
@@ -113,9 +98,13 @@ def counted_once(a, b, classes_a, classes_b):
     return table
 
 
-@contingency_table.mistake("Rows and columns are exchanged: a numbers the rows, b the columns.")
-def transposed(a, b, classes_a, classes_b):
-    return contingency_table.function(b, a, classes_b, classes_a)
+contingency_table.mistake(
+    "Rows and columns are exchanged: a numbers the rows, b the columns.",
+    transposed=[
+        ("a * classes_b + b", "b * classes_a + a"),
+        (".view(classes_a, classes_b)", ".view(classes_b, classes_a)"),
+    ],
+)
 
 
 @contingency_table.mistake(
@@ -128,19 +117,13 @@ def wrong_stride(a, b, classes_a, classes_b):
     return counts[: classes_a * classes_b].view(classes_a, classes_b)
 
 
-@contingency_table.mistake(
-    "These are frequencies. Return the counts themselves, int64: they are exact, and the next function normalises."
+contingency_table.mistake(
+    "These are frequencies. Return the counts themselves, int64: they are exact, and the next function normalises.",
+    frequencies=(".view(classes_a, classes_b)", ".view(classes_a, classes_b) / len(a)"),
 )
-def frequencies(a, b, classes_a, classes_b):
-    return contingency_table.function(a, b, classes_a, classes_b) / len(a)
 
 
 # ------------------------------------------------------------------ discrete_mutual_information
-
-
-def _table(table):
-    joint = table / table.sum((-2, -1), keepdim=True)
-    return joint, joint.sum(-1, keepdim=True), joint.sum(-2, keepdim=True)
 
 
 @solution(
@@ -167,48 +150,45 @@ def _(g):
     yield Case(table=torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
 
 
-@discrete_mutual_information.mistake(
+discrete_mutual_information.mistake(
     "The counts are not normalised. p_ij is the table divided by its sum; only then are the sums over rows and columns "
-    "probabilities."
+    "probabilities.",
+    counts_as_probabilities=("table / table.sum((-2, -1), keepdim=True)", "table.float()"),
 )
-def counts_as_probabilities(table):
-    joint = table.float()
-    ratio = joint / (joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)).clamp(min=1e-30)
-    return torch.where(joint > 0, joint * ratio.clamp(min=1e-30).log(), 0).sum((-2, -1))
 
 
 @discrete_mutual_information.mistake(
     "Empty cells give NaN: 0 · log 0 must count as 0. Use torch.xlogy, or your own entropy."
 )
 def nan_in_empty_cells(table):
-    joint, a, b = _table(table)
-    return (joint * (joint / (a * b)).log()).sum((-2, -1))
+    joint = table / table.sum((-2, -1), keepdim=True)
+    product = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
+    return (joint * (joint / product).log()).sum((-2, -1))
 
 
-@discrete_mutual_information.mistake("This is in bits (log2). The course measures in nats.")
-def bits(table):
-    return discrete_mutual_information.function(table) / math.log(2)
-
-
-@discrete_mutual_information.mistake(
-    "This is the joint entropy H(a, b). Mutual information is H(a) + H(b) − H(a, b)."
+discrete_mutual_information.mistake(
+    "This is in bits (log2). The course measures in nats.",
+    bits=[("return lesson", "return (lesson"), ("flatten(-2))", "flatten(-2))) / math.log(2)")],
 )
-def joint_entropy(table):
-    return torch.special.entr(_table(table)[0]).sum((-2, -1))
-
-
-@discrete_mutual_information.mistake("This is the conditional entropy H(a | b). I(a; b) is H(a) − H(a | b).")
-def conditional_entropy(table):
-    joint, _, b = _table(table)
-    return torch.special.entr(joint).sum((-2, -1)) - torch.special.entr(b).sum((-2, -1))
+discrete_mutual_information.mistake(
+    "This is the joint entropy H(a, b). Mutual information is H(a) + H(b) − H(a, b).",
+    joint_entropy=("lesson.entropy(a) + lesson.entropy(b) - ", ""),
+)
+discrete_mutual_information.mistake(
+    "This is the conditional entropy H(a | b). I(a; b) is H(a) − H(a | b).",
+    conditional_entropy=(
+        "lesson.entropy(a) + lesson.entropy(b) - lesson.entropy(joint.flatten(-2))",
+        "lesson.entropy(joint.flatten(-2)) - lesson.entropy(b)",
+    ),
+)
 
 
 @discrete_mutual_information.mistake(
     "The KL is the wrong way round: the average is taken over the JOINT distribution, KL[p(a, b) || p(a) p(b)]."
 )
 def reversed_kl(table):
-    joint, a, b = _table(table)
-    product = a * b
+    joint = table / table.sum((-2, -1), keepdim=True)
+    product = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
     return (torch.xlogy(product, product) - torch.xlogy(product, joint)).sum((-2, -1))
 
 
@@ -238,41 +218,26 @@ def _(g):
     yield Case(covariance=1e-3 * root @ root.mT / 60)  # its determinant, about 1e-99, is 0 in float32
 
 
-@gaussian_total_correlation.mistake("The factor ½ is missing: log densities of a Gaussian have ½ log det Σ.")
-def no_half(covariance):
-    return 2 * gaussian_total_correlation.function(covariance)
-
-
-@gaussian_total_correlation.mistake(
-    "The sign is wrong: total correlation is a KL divergence, never negative."
+gaussian_total_correlation.mistake(
+    "The factor ½ is missing: log densities of a Gaussian have ½ log det Σ.", no_half=("0.5 * ", "")
 )
-def negative(covariance):
-    return -gaussian_total_correlation.function(covariance)
-
-
-@gaussian_total_correlation.mistake(
+gaussian_total_correlation.mistake(
+    "The sign is wrong: total correlation is a KL divergence, never negative.", negative=("0.5", "-0.5")
+)
+gaussian_total_correlation.mistake(
     "Right for small matrices, but the determinant underflows to 0 for a large one and its log is −∞. "
-    "torch.linalg.slogdet gives the logarithm itself."
+    "torch.linalg.slogdet gives the logarithm itself.",
+    log_of_det=("slogdet(covariance).logabsdet", "det(covariance).log()"),
 )
-def log_of_det(covariance):
-    variances = covariance.diagonal(dim1=-2, dim2=-1)
-    return 0.5 * (variances.log().sum(-1) - torch.linalg.det(covariance).log())
-
-
-@gaussian_total_correlation.mistake(
-    "You took the logarithm of the sum of the variances (the trace). The formula sums their logarithms."
+gaussian_total_correlation.mistake(
+    "You took the logarithm of the sum of the variances (the trace). The formula sums their logarithms.",
+    log_of_trace=("log().sum(-1)", "sum(-1).log()"),
 )
-def log_of_trace(covariance):
-    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return 0.5 * (trace.log() - torch.linalg.slogdet(covariance).logabsdet)
-
-
-@gaussian_total_correlation.mistake(
+gaussian_total_correlation.mistake(
     "The variances are left out. −½ log det Σ is the total correlation only where every variance is 1; otherwise "
-    "½ Σ log Σ_dd comes first."
+    "½ Σ log Σ_dd comes first.",
+    variances_left_out=("variances.log().sum(-1) - ", "-"),
 )
-def variances_left_out(covariance):
-    return -0.5 * torch.linalg.slogdet(covariance).logabsdet
 
 
 # ------------------------------------------------------------------ shuffle_across_batch
@@ -306,32 +271,24 @@ def columns_apart(z, generator):
     return z.gather(0, order)
 
 
-@shuffle_across_batch.mistake(
-    "You drew rows with replacement (randint): some come twice and some never. A permutation has each exactly once."
+shuffle_across_batch.mistake(
+    "You drew rows with replacement (randint): some come twice and some never. A permutation has each exactly once.",
+    with_replacement=("torch.randperm(len(z), ", "torch.randint(len(z), (len(z),), "),
 )
-def with_replacement(z, generator):
-    return z[torch.randint(len(z), (len(z),), generator=generator, device=z.device)]
-
-
-@shuffle_across_batch.mistake(
+shuffle_across_batch.mistake(
     "The order is the same at every call. It must be drawn anew from `generator` each time, or the critic learns the "
-    "order by heart."
+    "order by heart.",
+    always_rolled=("z[torch.randperm(len(z), generator=generator, device=z.device)]", "z.roll(1, 0)"),
 )
-def always_rolled(z, generator):
-    return z.roll(1, 0)
-
-
-@shuffle_across_batch.mistake("The rows are where they were: nothing was shuffled.")
-def untouched(z, generator):
-    return z.clone()
-
-
-@shuffle_across_batch.mistake(
+shuffle_across_batch.mistake(
+    "The rows are where they were: nothing was shuffled.",
+    untouched=("z[torch.randperm(len(z), generator=generator, device=z.device)]", "z.clone()"),
+)
+shuffle_across_batch.mistake(
     "The order does not come from `generator`, so a run with the same seed cannot be repeated. Pass it on: "
-    "generator=generator."
+    "generator=generator.",
+    global_randomness=("generator=generator, ", ""),
 )
-def global_randomness(z, generator):
-    return z[torch.randperm(len(z), device=z.device)]
 
 
 # ------------------------------------------------------------------ critic_loss
@@ -358,41 +315,34 @@ def _two_logits(g):
 critic_loss.cases(_two_logits)
 
 
-@critic_loss.mistake(
+critic_loss.mistake(
     "The labels are exchanged: joint pairs are class 1 and shuffled ones class 0. (Exchanged labels are the encoder's "
-    "loss, later.)"
+    "loss, later.)",
+    labels_exchanged=[("-joint", "joint"), ("(shuffled_logits)", "(-shuffled_logits)")],
 )
-def labels_exchanged(joint_logits, shuffled_logits):
-    return critic_loss.function(shuffled_logits, joint_logits)
-
-
-@critic_loss.mistake(
-    "The factor ½ is missing: the mean over both halves is asked for. A critic at chance pays log 2."
+critic_loss.mistake(
+    "The factor ½ is missing: the mean over both halves is asked for. A critic at chance pays log 2.",
+    no_half=("0.5 * ", ""),
 )
-def no_half(joint_logits, shuffled_logits):
-    return 2 * critic_loss.function(joint_logits, shuffled_logits)
-
-
-@critic_loss.mistake(
-    "You summed over the batch. Take the mean of each half, or the loss depends on the batch size."
+critic_loss.mistake(
+    "You summed over the batch. Take the mean of each half, or the loss depends on the batch size.",
+    summed=[("joint_logits).mean", "joint_logits).sum"), ("shuffled_logits).mean", "shuffled_logits).sum")],
 )
-def summed(joint_logits, shuffled_logits):
-    return 0.5 * (F.softplus(-joint_logits).sum() + F.softplus(shuffled_logits).sum())
-
-
-@critic_loss.mistake(
-    "The sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are."
+critic_loss.mistake(
+    "The sigmoid is applied twice: binary_cross_entropy_with_logits takes the logits as they are.",
+    sigmoid_twice=[
+        ("-joint_logits", "-joint_logits.sigmoid()"),
+        ("(shuffled_logits)", "(shuffled_logits.sigmoid())"),
+    ],
 )
-def sigmoid_twice(joint_logits, shuffled_logits):
-    return critic_loss.function(joint_logits.sigmoid(), shuffled_logits.sigmoid())
-
-
-@critic_loss.mistake(
+critic_loss.mistake(
     "Right for moderate logits, but σ rounds to 0 or 1 for large ones and its log is −∞. Use softplus, logsigmoid or "
-    "the cross-entropy with logits."
+    "the cross-entropy with logits.",
+    log_of_sigmoid=[
+        ("F.softplus(-joint_logits)", "-joint_logits.sigmoid().log()"),
+        ("F.softplus(shuffled_logits)", "-(1 - shuffled_logits.sigmoid()).log()"),
+    ],
 )
-def log_of_sigmoid(joint_logits, shuffled_logits):
-    return -0.5 * (joint_logits.sigmoid().log().mean() + (1 - shuffled_logits.sigmoid()).log().mean())
 
 
 # ------------------------------------------------------------------ mutual_information_from_logits
@@ -414,69 +364,40 @@ def mutual_information_from_logits(joint_logits, shuffled_logits):
 mutual_information_from_logits.cases(_two_logits)
 
 
-@mutual_information_from_logits.mistake(
-    "The second number takes log Σ exp where log of the MEAN of exp is asked for: − log B is missing."
+mutual_information_from_logits.mistake(
+    "The second number takes log Σ exp where log of the MEAN of exp is asked for: − log B is missing.",
+    no_log_b=(" - math.log(len(shuffled_logits))", ""),
 )
-def no_log_b(joint_logits, shuffled_logits):
-    ratio = joint_logits.mean()
-    return ratio, ratio - shuffled_logits.logsumexp(0)
-
-
-@mutual_information_from_logits.mistake(
-    "exp overflows for large logits, so the bound is −∞. torch.logsumexp stays finite."
+mutual_information_from_logits.mistake(
+    "exp overflows for large logits, so the bound is −∞. torch.logsumexp stays finite.",
+    overflow=("logsumexp(0) - math.log(len(shuffled_logits))", "exp().mean().log()"),
 )
-def overflow(joint_logits, shuffled_logits):
-    ratio = joint_logits.mean()
-    return ratio, ratio - shuffled_logits.exp().mean().log()
-
-
-@mutual_information_from_logits.mistake(
+mutual_information_from_logits.mistake(
     "The second number subtracts the mean of the shuffled logits. The bound has log E[exp T], the mean inside the "
-    "logarithm: with the logarithm inside the mean it is no bound."
+    "logarithm: with the logarithm inside the mean it is no bound.",
+    mean_of_logs=("logsumexp(0) - math.log(len(shuffled_logits))", "mean()"),
 )
-def mean_of_logs(joint_logits, shuffled_logits):
-    ratio = joint_logits.mean()
-    return ratio, ratio - shuffled_logits.mean()
-
-
-@mutual_information_from_logits.mistake(
-    "Joint and shuffled are exchanged: the first average is over joint pairs, the exponentials over shuffled ones."
+mutual_information_from_logits.mistake(
+    "Joint and shuffled are exchanged: the first average is over joint pairs, the exponentials over shuffled ones.",
+    exchanged=[
+        ("ratio = joint", "ratio = shuffled"),
+        ("shuffled_logits.logsumexp", "joint_logits.logsumexp"),
+    ],
 )
-def exchanged(joint_logits, shuffled_logits):
-    return mutual_information_from_logits.function(shuffled_logits, joint_logits)
-
-
-@mutual_information_from_logits.mistake(
-    "You averaged probabilities, σ(T). The logit itself is the log density ratio; its mean is in nats."
+mutual_information_from_logits.mistake(
+    "You averaged probabilities, σ(T). The logit itself is the log density ratio; its mean is in nats.",
+    of_probabilities=[
+        ("joint_logits.mean", "joint_logits.sigmoid().mean"),
+        ("shuffled_logits.logsumexp", "shuffled_logits.sigmoid().logsumexp"),
+    ],
 )
-def of_probabilities(joint_logits, shuffled_logits):
-    return mutual_information_from_logits.function(joint_logits.sigmoid(), shuffled_logits.sigmoid())
-
-
-@mutual_information_from_logits.mistake(
-    "The second number adds log E[exp T]. It is a normalisation of the critic, to be subtracted."
+mutual_information_from_logits.mistake(
+    "The second number adds log E[exp T]. It is a normalisation of the critic, to be subtracted.",
+    added=("ratio - (", "ratio + ("),
 )
-def added(joint_logits, shuffled_logits):
-    ratio = joint_logits.mean()
-    return ratio, ratio + shuffled_logits.logsumexp(0) - math.log(len(shuffled_logits))
 
 
 # ------------------------------------------------------------------ mmd2
-
-
-def _kernel(x, y, bandwidth):
-    distance = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp(min=0)  # (M, N)
-    return (-distance / (2 * bandwidth**2)).exp()
-
-
-def _off_diagonal_mean(k):
-    n = len(k)
-    return (k.sum() - k.diagonal().sum()) / (n * (n - 1))
-
-
-def _mmd2(x, y, bandwidth, kernel=_kernel, within=_off_diagonal_mean, cross=2.0):
-    within_x, within_y = (within(kernel(a, a, bandwidth)) for a in (x, y))
-    return within_x + within_y - cross * kernel(x, y, bandwidth).mean()
 
 
 @solution(
@@ -507,42 +428,34 @@ def _(g):
     yield Case(x=randn(g, 20, 8), y=randn(g, 20, 8), bandwidth=3.0)
 
 
-@mmd2.mistake(
+mmd2.mistake(
     "The pairs of a point with itself are counted (the biased form): their kernel is 1 and lifts the estimate above 0 "
-    "even for equal distributions. Leave out i = j and divide by M (M − 1)."
+    "even for equal distributions. Leave out i = j and divide by M (M − 1).",
+    biased=("(k.sum() - k.diagonal().sum()) / (n * (n - 1))", "k.mean()"),
 )
-def biased(x, y, bandwidth):
-    return _mmd2(x, y, bandwidth, within=torch.mean)
-
-
-@mmd2.mistake("The cross term comes twice in (x − y)²: − 2 mean k(x, y). Yours has it once.")
-def cross_term_once(x, y, bandwidth):
-    return _mmd2(x, y, bandwidth, cross=1.0)
-
-
-@mmd2.mistake("The kernel has |a − b|² in its exponent, yours the distance |a − b| itself.")
-def distance_not_squared(x, y, bandwidth):
-    def kernel(a, b, bandwidth):
-        return (-torch.cdist(a, b) / (2 * bandwidth**2)).exp()
-
-    return _mmd2(x, y, bandwidth, kernel=kernel)
-
-
-@mmd2.mistake("The exponent is |a − b|² / (2 bandwidth²): the 2 is missing in yours.")
-def no_two(x, y, bandwidth):
-    return _mmd2(x, y, bandwidth / math.sqrt(2))
-
-
-@mmd2.mistake("The bandwidth is not squared: the exponent is |a − b|² / (2 bandwidth²).")
-def bandwidth_not_squared(x, y, bandwidth):
-    return _mmd2(x, y, math.sqrt(bandwidth))
-
-
-@mmd2.mistake(
-    "The diagonal is left out of the sum, but the mean still divides by M². Only M (M − 1) pairs are left."
+mmd2.mistake(
+    "The cross term comes twice in (x − y)²: − 2 mean k(x, y). Yours has it once.",
+    cross_term_once=("- 2 * kernel", "- kernel"),
 )
-def wrong_divisor(x, y, bandwidth):
-    return _mmd2(x, y, bandwidth, within=lambda k: (k.sum() - k.diagonal().sum()) / len(k) ** 2)
+mmd2.mistake(
+    "The kernel has |a − b|² in its exponent, yours the distance |a − b| itself.",
+    distance_not_squared=(
+        "a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T",
+        "torch.cdist(a, b)",
+    ),
+)
+mmd2.mistake(
+    "The exponent is |a − b|² / (2 bandwidth²): the 2 is missing in yours.",
+    no_two=("(2 * bandwidth**2)", "bandwidth**2"),
+)
+mmd2.mistake(
+    "The bandwidth is not squared: the exponent is |a − b|² / (2 bandwidth²).",
+    bandwidth_not_squared=("bandwidth**2", "bandwidth"),
+)
+mmd2.mistake(
+    "The diagonal is left out of the sum, but the mean still divides by M². Only M (M − 1) pairs are left.",
+    wrong_divisor=("(n * (n - 1))", "n**2"),
+)
 
 
 # ------------------------------------------------------------------ independence_loss
@@ -563,39 +476,33 @@ def independence_loss(joint_logits, shuffled_logits):
 independence_loss.cases(_two_logits)
 
 
-@independence_loss.mistake(
-    "This is the critic's own loss. The encoder plays against it: exchange the labels."
+independence_loss.mistake(
+    "This is the critic's own loss. The encoder plays against it: exchange the labels.",
+    critics_own=[("(joint_logits)", "(-joint_logits)"), ("-shuffled", "shuffled")],
 )
-def critics_own(joint_logits, shuffled_logits):
-    return critic_loss.function(joint_logits, shuffled_logits)
-
-
-@independence_loss.mistake(
+independence_loss.mistake(
     "This is the critic's loss with a minus sign. Its gradient vanishes just where the critic is sure, and it has no "
-    "lower bound. Exchange the labels instead."
+    "lower bound. Exchange the labels instead.",
+    minus_critic=[("0.5", "-0.5"), ("(joint_logits)", "(-joint_logits)"), ("-shuffled", "shuffled")],
 )
-def minus_critic(joint_logits, shuffled_logits):
-    return -critic_loss.function(joint_logits, shuffled_logits)
-
-
-@independence_loss.mistake(
+independence_loss.mistake(
     "Only the joint pairs are there. Shuffled pairs are made of the encoder's codes too: both halves have a gradient, "
-    "and each is halved."
+    "and each is halved.",
+    joint_only=(
+        "0.5 * (F.softplus(joint_logits).mean() + F.softplus(-shuffled_logits).mean())",
+        "F.softplus(joint_logits).mean()",
+    ),
 )
-def joint_only(joint_logits, shuffled_logits):
-    return F.softplus(joint_logits).mean() + 0 * shuffled_logits.sum()
-
-
-@independence_loss.mistake(
-    "Only the shuffled pairs are there. The joint pairs, which should be taken for shuffled ones, are the other half."
+independence_loss.mistake(
+    "Only the shuffled pairs are there. The joint pairs, which should be taken for shuffled ones, are the other half.",
+    shuffled_only=(
+        "0.5 * (F.softplus(joint_logits).mean() + F.softplus(-shuffled_logits).mean())",
+        "F.softplus(-shuffled_logits).mean()",
+    ),
 )
-def shuffled_only(joint_logits, shuffled_logits):
-    return F.softplus(-shuffled_logits).mean() + 0 * joint_logits.sum()
-
-
-@independence_loss.mistake("The factor ½ is missing: the mean over both halves is asked for.")
-def no_half(joint_logits, shuffled_logits):
-    return 2 * independence_loss.function(joint_logits, shuffled_logits)
+independence_loss.mistake(
+    "The factor ½ is missing: the mean over both halves is asked for.", no_half=("0.5 * ", "")
+)
 
 
 # ------------------------------------------------------------------ leakage
@@ -625,38 +532,31 @@ def _(g):
     yield Case(a=torch.arange(40) % 5, logits=randn(g, 40, 5))
 
 
-@leakage.mistake("The sign is wrong: a probe that knows a has a small cross-entropy, and then much leaks.")
-def negative(a, logits):
-    return -leakage.function(a, logits)
-
-
-@leakage.mistake(
-    "This is the cross-entropy alone. Compare it with H(a), what you would pay without the probe."
+leakage.mistake(
+    "The sign is wrong: a probe that knows a has a small cross-entropy, and then much leaks.",
+    negative=(
+        "lesson.entropy(frequencies) - F.cross_entropy(logits, a)",
+        "F.cross_entropy(logits, a) - lesson.entropy(frequencies)",
+    ),
 )
-def cross_entropy_alone(a, logits):
-    return F.cross_entropy(logits, a)
-
-
-@leakage.mistake(
-    "You took log K for H(a). That is the entropy of attributes that are equally frequent; use the frequencies of a."
+leakage.mistake(
+    "This is the cross-entropy alone. Compare it with H(a), what you would pay without the probe.",
+    cross_entropy_alone=("lesson.entropy(frequencies) - ", ""),
 )
-def uniform_entropy(a, logits):
-    return math.log(logits.shape[1]) - F.cross_entropy(logits, a)
-
-
-@leakage.mistake("This is in bits (log2). The course measures in nats.")
-def bits(a, logits):
-    return leakage.function(a, logits) / math.log(2)
-
-
-@leakage.mistake("The cross-entropy is summed over the batch. Average it: H(a) is nats per example, too.")
-def summed(a, logits):
-    return leakage.function(a, logits) + F.cross_entropy(logits, a) * (1 - len(a))
-
-
-@leakage.mistake(
+leakage.mistake(
+    "You took log K for H(a). That is the entropy of attributes that are equally frequent; use the frequencies of a.",
+    uniform_entropy=("lesson.entropy(frequencies)", "math.log(logits.shape[1])"),
+)
+leakage.mistake(
+    "This is in bits (log2). The course measures in nats.",
+    bits=[("return lesson", "return (lesson"), ("(logits, a)", "(logits, a)) / math.log(2)")],
+)
+leakage.mistake(
+    "The cross-entropy is summed over the batch. Average it: H(a) is nats per example, too.",
+    summed=("(logits, a)", '(logits, a, reduction="sum")'),
+)
+leakage.mistake(
     "You used probabilities where F.cross_entropy expects logits: the softmax is applied twice. Pass the logits as they "
-    "are."
+    "are.",
+    softmax_twice=("(logits, a)", "(logits.softmax(1), a)"),
 )
-def softmax_twice(a, logits):
-    return leakage.function(a, logits.softmax(1))

@@ -3,18 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, rand, randn, solution
 from course_lib.lessons import elbo
 from course_lib.lessons import ufdn as lesson
-
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
-
-def rand(g, *shape):
-    return torch.rand(*shape, generator=g)
-
 
 # ------------------------------------------------------------------ attach_domain_code
 
@@ -40,54 +31,39 @@ def _(g):
     yield Case(x=randn(g, 4, 3, 3, 3), code=rand(g, 4, 4))
 
 
-@attach_domain_code.mistake("The code comes last: first the D or C channels of x, then those of the code.")
-def code_first(x, code):
-    k = code.shape[1]
-    both = attach_domain_code.function(x, code)
-    return torch.cat([both[:, -k:], both[:, :-k]], dim=1)
-
-
-@attach_domain_code.mistake(
-    "Every example got the code of the first one. Example b gets code b: expand over the map, not over the batch."
+attach_domain_code.mistake(
+    "The code comes last: first the D or C channels of x, then those of the code.",
+    code_first=("[x, code]", "[code, x]"),
 )
-def one_code_for_all(x, code):
-    return attach_domain_code.function(x, code[:1].expand_as(code))
-
-
-@attach_domain_code.mistake(
+attach_domain_code.mistake(
+    "Every example got the code of the first one. Example b gets code b: expand over the map, not over the batch.",
+    one_code_for_all=("[x, code]", "[x, code[:1].expand_as(code)]"),
+)
+attach_domain_code.mistake(
     "In a map only one pixel has the code, all the others have zeros. A convolution sees a few pixels at a time: each of "
-    "them needs the code."
+    "them needs the code.",
+    in_one_corner=(
+        "code[:, :, None, None].expand(-1, -1, *x.shape[2:])",
+        "F.pad(code[:, :, None, None], (0, x.shape[3] - 1, 0, x.shape[2] - 1))",
+    ),
 )
-def in_one_corner(x, code):
-    if x.ndim == 2:
-        return attach_domain_code.function(x, code)
-    channels = code[:, :, None, None] * torch.zeros_like(x[:, :1])
-    corner = F.pad(code[:, :, None, None], (0, x.shape[3] - 1, 0, x.shape[2] - 1))
-    return torch.cat([x, channels + corner], dim=1)
-
-
-@attach_domain_code.mistake(
-    "The code was divided by the number of pixels. Each pixel gets the code itself, not a share of it."
+attach_domain_code.mistake(
+    "The code was divided by the number of pixels. Each pixel gets the code itself, not a share of it.",
+    shared_out=(
+        "code[:, :, None, None].expand(-1, -1, *x.shape[2:])",
+        "code[:, :, None, None].expand(-1, -1, *x.shape[2:]) / x[0, 0].numel()",
+    ),
 )
-def shared_out(x, code):
-    pixels = x.shape[2] * x.shape[3] if x.ndim == 4 else 1
-    return attach_domain_code.function(x, code / pixels)
-
-
-@attach_domain_code.mistake(
+attach_domain_code.mistake(
     "The values are right, but no gradient reaches x: it was detached, or rebuilt as new data. The decoder's gradient must "
-    "get through to the encoder."
+    "get through to the encoder.",
+    x_detached=("[x,", "[x.detach(),"),
 )
-def x_detached(x, code):
-    return attach_domain_code.function(x.detach(), code)
-
-
-@attach_domain_code.mistake(
+attach_domain_code.mistake(
     "You put the index of the domain there, or rounded the code to one-hot. Mixtures of domains are wanted later: attach "
-    "the code as it is."
+    "the code as it is.",
+    made_one_hot=("    if", "    code = F.one_hot(code.argmax(1), code.shape[1]).to(code.dtype)\n    if"),
 )
-def made_one_hot(x, code):
-    return attach_domain_code.function(x, F.one_hot(code.argmax(1), code.shape[1]).to(code.dtype))
 
 
 # ------------------------------------------------------------------ ufdn_vae_loss
@@ -118,52 +94,34 @@ def _(g):
         )
 
 
-def _error(x, x_hat):
-    return (x - x_hat).square().flatten(1).sum(1)
-
-
-@ufdn_vae_loss.mistake(
+ufdn_vae_loss.mistake(
     "The squared error is averaged over the pixels (F.mse_loss does that) and the KL summed: so the KL weighs as many "
-    "times more as there are pixels, and z soon holds nothing. Sum over the pixels."
+    "times more as there are pixels, and z soon holds nothing. Sum over the pixels.",
+    mean_over_pixels=(".sum(1)", ".mean(1)"),
 )
-def mean_over_pixels(x, x_hat, mean, log_var, kl_weight):
-    return F.mse_loss(x_hat, x) + kl_weight * elbo.gaussian_kl(mean, log_var).mean()
-
-
-@ufdn_vae_loss.mistake(
-    "The KL is averaged over the latents. The KL of independent Gaussians is the SUM of theirs."
+ufdn_vae_loss.mistake(
+    "The KL is averaged over the latents. The KL of independent Gaussians is the SUM of theirs.",
+    mean_over_latents=("(mean, log_var)", "(mean, log_var) / mean.shape[1]"),
 )
-def mean_over_latents(x, x_hat, mean, log_var, kl_weight):
-    return (_error(x, x_hat) + kl_weight * elbo.gaussian_kl(mean, log_var) / mean.shape[1]).mean()
-
-
-@ufdn_vae_loss.mistake(
-    "You summed over the batch. Take the mean over it: the loss must not grow with the batch."
+ufdn_vae_loss.mistake(
+    "You summed over the batch. Take the mean over it: the loss must not grow with the batch.",
+    summed_over_batch=(".mean()", ".sum()"),
 )
-def summed_over_batch(x, x_hat, mean, log_var, kl_weight):
-    return ufdn_vae_loss.function(x, x_hat, mean, log_var, kl_weight) * len(x)
-
-
-@ufdn_vae_loss.mistake(
-    "The weight stands on the wrong term: kl_weight multiplies the KL, not the squared error."
+ufdn_vae_loss.mistake(
+    "The weight stands on the wrong term: kl_weight multiplies the KL, not the squared error.",
+    weight_on_the_error=("error + kl_weight * ", "kl_weight * error + "),
 )
-def weight_on_the_error(x, x_hat, mean, log_var, kl_weight):
-    return (kl_weight * _error(x, x_hat) + elbo.gaussian_kl(mean, log_var)).mean()
-
-
-@ufdn_vae_loss.mistake("The KL has the wrong sign: it is a penalty, and the loss is minimised.")
-def kl_rewarded(x, x_hat, mean, log_var, kl_weight):
-    return ufdn_vae_loss.function(x, x_hat, mean, log_var, -kl_weight)
-
-
-@ufdn_vae_loss.mistake("This is the sum of absolute errors. Square the differences.")
-def absolute_error(x, x_hat, mean, log_var, kl_weight):
-    return ((x - x_hat).abs().flatten(1).sum(1) + kl_weight * elbo.gaussian_kl(mean, log_var)).mean()
-
-
-@ufdn_vae_loss.mistake("There is a factor ½ before the squared error that the contract does not have.")
-def half_the_error(x, x_hat, mean, log_var, kl_weight):
-    return (0.5 * _error(x, x_hat) + kl_weight * elbo.gaussian_kl(mean, log_var)).mean()
+ufdn_vae_loss.mistake(
+    "The KL has the wrong sign: it is a penalty, and the loss is minimised.",
+    kl_rewarded=("error + ", "error - "),
+)
+ufdn_vae_loss.mistake(
+    "This is the sum of absolute errors. Square the differences.", absolute_error=(".square()", ".abs()")
+)
+ufdn_vae_loss.mistake(
+    "There is a factor ½ before the squared error that the contract does not have.",
+    half_the_error=("error + ", "0.5 * error + "),
+)
 
 
 # ------------------------------------------------------------------ confusion_loss
@@ -189,51 +147,42 @@ def _(g):
     yield Case(logits=torch.tensor([[200.0, -200.0, 1.0], [0.0, 150.0, -3.0]]))
 
 
-@confusion_loss.mistake(
+confusion_loss.mistake(
     "The target is not a distribution: with ones (or 1 − one-hot, for more than two domains) the weights sum to more than "
-    "1. Uniform is 1/K for each of the K domains."
+    "1. Uniform is 1/K for each of the K domains.",
+    weights_of_one=(".mean()", ".sum(1).mean()"),
 )
-def weights_of_one(logits):
-    return -F.log_softmax(logits, dim=1).sum(1).mean()
-
-
-@confusion_loss.mistake("The weight of each domain is ½, which is uniform for two domains only. It is 1/K.")
-def always_a_half(logits):
-    return -0.5 * F.log_softmax(logits, dim=1).sum(1).mean()
-
-
-@confusion_loss.mistake(
+confusion_loss.mistake(
+    "The weight of each domain is ½, which is uniform for two domains only. It is 1/K.",
+    always_a_half=[("-F", "-0.5 * F"), (".mean()", ".sum(1).mean()")],
+)
+confusion_loss.mistake(
     "This is the negative entropy of the critic's answer, Σ p log p. It has the same minimum, but where the critic is sure "
-    "its gradient vanishes, and there the encoder has most to learn. Take the cross-entropy with the uniform target."
+    "its gradient vanishes, and there the encoder has most to learn. Take the cross-entropy with the uniform target.",
+    negative_entropy=(
+        "-F.log_softmax(logits, dim=1).mean()",
+        "(logits.softmax(1) * F.log_softmax(logits, dim=1)).sum(1).mean()",
+    ),
 )
-def negative_entropy(logits):
-    return (F.log_softmax(logits, dim=1).exp() * F.log_softmax(logits, dim=1)).sum(1).mean()
-
-
-@confusion_loss.mistake(
-    "The sign is wrong: the mean of log p is maximal at the uniform distribution, and a loss is minimised."
+confusion_loss.mistake(
+    "The sign is wrong: the mean of log p is maximal at the uniform distribution, and a loss is minimised.",
+    sign_turned=("-F", "F"),
 )
-def sign_turned(logits):
-    return F.log_softmax(logits, dim=1).mean()
-
-
-@confusion_loss.mistake("You summed over the batch. Take the mean: the loss must not grow with it.")
-def summed_over_batch(logits):
-    return -F.log_softmax(logits, dim=1).mean(1).sum()
-
-
-@confusion_loss.mistake(
-    "Each logit went through a sigmoid of its own. The domains exclude each other: one softmax over all K."
+confusion_loss.mistake(
+    "You summed over the batch. Take the mean: the loss must not grow with it.",
+    summed_over_batch=(".mean()", ".mean(1).sum()"),
 )
-def sigmoids(logits):
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 1 / logits.shape[1]))
-
-
-@confusion_loss.mistake(
-    "Right for moderate logits, but the log of a softmax is −∞ once the softmax rounds to 0. Use F.log_softmax."
+confusion_loss.mistake(
+    "Each logit went through a sigmoid of its own. The domains exclude each other: one softmax over all K.",
+    sigmoids=(
+        "-F.log_softmax(logits, dim=1).mean()",
+        "F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, 1 / logits.shape[1]))",
+    ),
 )
-def log_of_softmax(logits):
-    return -logits.softmax(1).log().mean()
+confusion_loss.mistake(
+    "Right for moderate logits, but the log of a softmax is −∞ once the softmax rounds to 0. Use F.log_softmax.",
+    log_of_softmax=("F.log_softmax(logits, dim=1)", "logits.softmax(1).log()"),
+)
 
 
 # ------------------------------------------------------------------ ufdn_step
@@ -285,105 +234,45 @@ def _(g):
         )
 
 
-def _step(players, x, code, noise, task_loss, kl_weight, confusion_weight, *, wrong):
-    model, critic, model_optimiser, critic_optimiser = players
-    mean, log_var = model.encode(x)
-    z = elbo.reparameterise(mean, log_var, noise)
-    seen = z if wrong == "z not detached" else z.detach()
-
-    def update_critic():
-        loss = F.cross_entropy(critic(seen), code)
-        if wrong != "critic not cleared":
-            critic_optimiser.zero_grad()
-        if wrong != "model not cleared":
-            model_optimiser.zero_grad()
-        loss.backward(retain_graph=True)
-        critic_optimiser.step()
-        return loss
-
-    def update_model():
-        x_hat = model.decode(mean if wrong == "mean decoded" else z, code)
-        vae_loss = lesson.ufdn_vae_loss(x, x_hat, mean, log_var, kl_weight)
-        logits, task = critic(z), task_loss(z)
-        confusion = lesson.confusion_loss(logits)
-        if wrong == "reversed":
-            confusion = -F.cross_entropy(logits, code)
-        elif wrong == "helps the critic":
-            confusion = F.cross_entropy(logits, code)
-        if wrong == "model first":
-            model_optimiser.zero_grad()
-        weight = 1.0 if wrong == "no weight" else confusion_weight
-        (vae_loss + weight * confusion + task).backward()
-        model_optimiser.step()
-        if wrong == "critic steps twice":
-            critic_optimiser.step()
-        return {"VAE loss": vae_loss, "confusion": confusion, "task loss": task}
-
-    if wrong == "model first":
-        report = update_model()
-        report = {"critic loss": update_critic(), **report}
-    else:
-        report = {"critic loss": update_critic(), **update_model()}
-    return {name: value.detach() for name, value in report.items()}
-
-
-@ufdn_step.mistake(
+ufdn_step.mistake(
     "The critic's loss reaches the encoder: z is not detached in the critic's turn, so the encoder also learns to show "
-    "the domain. Give the critic z.detach()."
+    "the domain. Give the critic z.detach().",
+    z_not_detached=[
+        ("critic(z.detach())", "critic(z)"),
+        ("critic_loss.backward()", "critic_loss.backward(retain_graph=True)"),
+    ],
 )
-def z_not_detached(*args):
-    return _step(*args, wrong="z not detached")
-
-
-@ufdn_step.mistake(
+ufdn_step.mistake(
     "The model's loss runs backward through the critic and leaves gradients there, which the critic's next update then "
-    "uses, too. Clear the critic's optimiser (zero_grad) before the critic's backward pass."
+    "uses, too. Clear the critic's optimiser (zero_grad) before the critic's backward pass.",
+    critic_not_cleared=("    critic_optimiser.zero_grad()\n", ""),
 )
-def critic_not_cleared(*args):
-    return _step(*args, wrong="critic not cleared")
-
-
-@ufdn_step.mistake(
-    "The model's gradients add up from step to step. Clear the model's optimiser (zero_grad) before the critic's turn."
+ufdn_step.mistake(
+    "The model's gradients add up from step to step. Clear the model's optimiser (zero_grad) before the critic's turn.",
+    model_not_cleared=("    model_optimiser.zero_grad()\n", ""),
 )
-def model_not_cleared(*args):
-    return _step(*args, wrong="model not cleared")
-
-
-@ufdn_step.mistake(
+ufdn_step.mistake(
     "The model climbs the critic's own loss instead of descending the confusion loss. To be taken for a WRONG domain is "
-    "not enough (it tells the domain, too): the target is the uniform distribution."
+    "not enough (it tells the domain, too): the target is the uniform distribution.",
+    critic_loss_reversed=("lesson.confusion_loss(critic(z))", "-F.cross_entropy(critic(z), code)"),
 )
-def critic_loss_reversed(*args):
-    return _step(*args, wrong="reversed")
-
-
-@ufdn_step.mistake(
-    "The model descends the critic's loss: it helps the critic to find the domain. Use confusion_loss."
+ufdn_step.mistake(
+    "The model descends the critic's loss: it helps the critic to find the domain. Use confusion_loss.",
+    helps_the_critic=("lesson.confusion_loss(critic(z))", "F.cross_entropy(critic(z), code)"),
 )
-def helps_the_critic(*args):
-    return _step(*args, wrong="helps the critic")
-
-
-@ufdn_step.mistake("confusion_weight is not used: multiply the confusion loss by it.")
-def no_weight(*args):
-    return _step(*args, wrong="no weight")
-
-
-@ufdn_step.mistake(
+ufdn_step.mistake(
+    "confusion_weight is not used: multiply the confusion loss by it.", no_weight=("confusion_weight * ", "")
+)
+ufdn_step.mistake(
     "The critic is stepped a second time, on the gradients of the model's loss: it learns to be confused. Each optimiser "
-    "steps once, after its own backward pass."
+    "steps once, after its own backward pass.",
+    critic_steps_twice=("model_optimiser.step()", "model_optimiser.step()\n    critic_optimiser.step()"),
 )
-def critic_steps_twice(*args):
-    return _step(*args, wrong="critic steps twice")
-
-
-@ufdn_step.mistake(
+ufdn_step.mistake(
     "The decoder got the mean, without noise. It decodes z = μ + σ ε: otherwise the KL costs nothing but σ, and z and what "
-    "the critic sees are two things."
+    "the critic sees are two things.",
+    mean_decoded=("model.decode(z,", "model.decode(mean,"),
 )
-def mean_decoded(*args):
-    return _step(*args, wrong="mean decoded")
 
 
 # ------------------------------------------------------------------ translate
@@ -418,44 +307,23 @@ def _(g):
         )
 
 
-def _pairs(encode, decode, x, domains, wrong):
-    mean, log_var = encode(x)
-    if wrong == "log variance":
-        mean = log_var
-    z = mean[:, None].expand(-1, domains, -1)  # (B, K, D)
-    code = torch.eye(domains, device=x.device).expand(len(x), -1, -1)  # (B, K, K)
-    if wrong == "pairs":
-        z = mean.repeat(domains, 1).unflatten(0, (len(x), domains))
-    if wrong == "mixture":
-        code = torch.full_like(code, 1 / domains)
-    if wrong == "reversed":
-        code = code.flip(1)
-    return decode(z.flatten(0, 1), code.flatten(0, 1)).unflatten(0, (len(x), domains))
-
-
-@translate.mistake(
+translate.mistake(
     "The images and the codes are paired wrongly. If the codes go round fastest, each z must stand K times in a row: "
-    "z.repeat gives the order of the other axis."
+    "z.repeat gives the order of the other axis.",
+    wrong_pairs=("mean[:, None].expand(-1, domains, -1).flatten(0, 1)", "mean.repeat(domains, 1)"),
 )
-def wrong_pairs(encode, decode, x, domains):
-    return _pairs(encode, decode, x, domains, "pairs")
-
-
-@translate.mistake("Domain k is the one with code k: the domains come out in reversed order.")
-def domains_reversed(encode, decode, x, domains):
-    return _pairs(encode, decode, x, domains, "reversed")
-
-
-@translate.mistake("encode returns the mean first and the log variance second: you decoded the log variance.")
-def log_variance_decoded(encode, decode, x, domains):
-    return _pairs(encode, decode, x, domains, "log variance")
-
-
-@translate.mistake(
-    "Every code is the same mixture of all domains, so all K images are alike. Row k of the identity is domain k."
+translate.mistake(
+    "Domain k is the one with code k: the domains come out in reversed order.",
+    domains_reversed=("codes.expand", "codes.flip(0).expand"),
 )
-def all_domains_mixed(encode, decode, x, domains):
-    return _pairs(encode, decode, x, domains, "mixture")
+translate.mistake(
+    "encode returns the mean first and the log variance second: you decoded the log variance.",
+    log_variance_decoded=("mean, _ =", "_, mean ="),
+)
+translate.mistake(
+    "Every code is the same mixture of all domains, so all K images are alike. Row k of the identity is domain k.",
+    all_domains_mixed=("torch.eye(domains, device", "torch.full((domains, domains), 1 / domains, device"),
+)
 
 
 @translate.mistake(
@@ -468,9 +336,10 @@ def one_domain_at_a_time(encode, decode, x, domains):
     return torch.stack(images, dim=1)
 
 
-@translate.mistake("The two axes are exchanged: the result is (B, K, …), images first, then domains.")
-def axes_exchanged(encode, decode, x, domains):
-    return translate.function(encode, decode, x, domains).transpose(0, 1)
+translate.mistake(
+    "The two axes are exchanged: the result is (B, K, …), images first, then domains.",
+    axes_exchanged=("domains))", "domains)).transpose(0, 1)"),
+)
 
 
 # ------------------------------------------------------------------ interpolate_domains
@@ -511,9 +380,10 @@ def _(g):
     )
 
 
-@interpolate_domains.mistake("α = 0 is the start and α = 1 the end: yours runs the other way.")
-def turned_round(decode, z, start, end, alphas):
-    return interpolate_domains.function(decode, z, end, start, alphas)
+interpolate_domains.mistake(
+    "α = 0 is the start and α = 1 the end: yours runs the other way.",
+    turned_round=[("* start", "* end"), ("+ alphas[:, None] * end", "+ alphas[:, None] * start")],
+)
 
 
 @interpolate_domains.mistake(
@@ -528,13 +398,10 @@ def cross_fade(decode, z, start, end, alphas):
     return (1 - a) * first[:, None] + a * last[:, None]
 
 
-@interpolate_domains.mistake(
-    "The latents and the codes are paired wrongly: if the codes go round fastest, each z must stand T times in a row."
+interpolate_domains.mistake(
+    "The latents and the codes are paired wrongly: if the codes go round fastest, each z must stand T times in a row.",
+    wrong_pairs=("z[:, None].expand(-1, t, -1).flatten(0, 1)", "z.repeat(t, 1)"),
 )
-def wrong_pairs(decode, z, start, end, alphas):
-    codes = (1 - alphas[:, None]) * start + alphas[:, None] * end
-    pairs = z.repeat(len(alphas), 1), codes.expand(len(z), -1, -1).flatten(0, 1)
-    return decode(*pairs).unflatten(0, (len(z), len(alphas)))
 
 
 @interpolate_domains.mistake(
@@ -545,18 +412,14 @@ def one_alpha_at_a_time(decode, z, start, end, alphas):
     return torch.stack([decode(z, code.expand(len(z), -1)) for code in codes], dim=1)
 
 
-@interpolate_domains.mistake(
-    "The end is added in full and the start never taken away: the weights are 1 − α and α, so that they sum to 1."
+interpolate_domains.mistake(
+    "The end is added in full and the start never taken away: the weights are 1 − α and α, so that they sum to 1.",
+    start_not_taken_away=("(1 - alphas[:, None]) * start", "start"),
 )
-def start_not_taken_away(decode, z, start, end, alphas):
-    codes = start + alphas[:, None] * end
-    pairs = z[:, None].expand(-1, len(alphas), -1).flatten(0, 1), codes.expand(len(z), -1, -1).flatten(0, 1)
-    return decode(*pairs).unflatten(0, (len(z), len(alphas)))
-
-
-@interpolate_domains.mistake("The two axes are exchanged: the result is (B, T, …), images first, then steps.")
-def axes_exchanged(decode, z, start, end, alphas):
-    return interpolate_domains.function(decode, z, start, end, alphas).transpose(0, 1)
+interpolate_domains.mistake(
+    "The two axes are exchanged: the result is (B, T, …), images first, then steps.",
+    axes_exchanged=("(b, t))", "(b, t)).transpose(0, 1)"),
+)
 
 
 # ------------------------------------------------------------------ gradient_penalty
@@ -599,67 +462,38 @@ def _(g):
     )
 
 
-def _gradient(critic, real, fake, mix, create_graph=True, detach=True):
-    m = mix.view(-1, *[1] * (real.ndim - 1))
-    between = m * real + (1 - m) * fake
-    between = between.detach().requires_grad_() if detach or not between.requires_grad else between
-    return torch.autograd.grad(critic(between).sum(), between, create_graph=create_graph)[0]
-
-
-@gradient_penalty.mistake(
+gradient_penalty.mistake(
     "The value is right, but the critic gets no gradient from it: create_graph=True is missing in torch.autograd.grad, "
-    "so the penalty is a mere number."
+    "so the penalty is a mere number.",
+    no_graph=(", create_graph=True", ""),
 )
-def no_graph(critic, real, fake, mix):
-    gradient = _gradient(critic, real, fake, mix, create_graph=False)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-
-
-@gradient_penalty.mistake(
-    "This is one norm for the whole batch. Each example has a slope of its own: flatten(1), then the norm along axis 1."
+gradient_penalty.mistake(
+    "This is one norm for the whole batch. Each example has a slope of its own: flatten(1), then the norm along axis 1.",
+    one_norm=(".flatten(1).norm(dim=1)", ".norm()"),
 )
-def one_norm(critic, real, fake, mix):
-    return (_gradient(critic, real, fake, mix).norm() - 1).square()
-
-
-@gradient_penalty.mistake(
+gradient_penalty.mistake(
     "The norm goes over the channels only, pixel by pixel. The slope of an example is the norm over all its values: "
-    "flatten(1) first."
+    "flatten(1) first.",
+    norm_over_channels=(".flatten(1)", ""),
 )
-def norm_over_channels(critic, real, fake, mix):
-    return (_gradient(critic, real, fake, mix).norm(dim=1) - 1).square().mean()
-
-
-@gradient_penalty.mistake(
-    "This pulls the slope to 0: the mean of ‖∇‖² (a penalty that others use). Here it is (‖∇‖ − 1)²."
+gradient_penalty.mistake(
+    "This pulls the slope to 0: the mean of ‖∇‖² (a penalty that others use). Here it is (‖∇‖ − 1)².",
+    slope_zero=(" - 1).square", ").square"),
 )
-def slope_zero(critic, real, fake, mix):
-    return _gradient(critic, real, fake, mix).flatten(1).square().sum(1).mean()
-
-
-@gradient_penalty.mistake("You compared the SQUARED norm with 1. Take the root: (‖∇‖ − 1)².")
-def squared_norm(critic, real, fake, mix):
-    return (_gradient(critic, real, fake, mix).flatten(1).square().sum(1) - 1).square().mean()
-
-
-@gradient_penalty.mistake(
-    "The mixture is exchanged: mix is the weight of the real example, 1 − mix that of the fake."
+gradient_penalty.mistake(
+    "You compared the SQUARED norm with 1. Take the root: (‖∇‖ − 1)².",
+    squared_norm=(".norm(dim=1)", ".square().sum(1)"),
 )
-def mix_exchanged(critic, real, fake, mix):
-    return gradient_penalty.function(critic, fake, real, mix)
-
-
-@gradient_penalty.mistake(
+gradient_penalty.mistake(
+    "The mixture is exchanged: mix is the weight of the real example, 1 − mix that of the fake.",
+    mix_exchanged=("m * real + (1 - m) * fake", "(1 - m) * real + m * fake"),
+)
+gradient_penalty.mistake(
     "The slope is measured at the real examples. The penalty is wanted BETWEEN real and fake, where the critic's scores "
-    "must lead from one to the other."
+    "must lead from one to the other.",
+    at_the_real=("m * real + (1 - m) * fake", "real"),
 )
-def at_the_real(critic, real, fake, mix):
-    return gradient_penalty.function(critic, real, real, mix)
-
-
-@gradient_penalty.mistake(
-    "The gradient of the mean score is B times too small: take the SUM of the scores, each depends on its own example only."
+gradient_penalty.mistake(
+    "The gradient of the mean score is B times too small: take the SUM of the scores, each depends on its own example only.",
+    gradient_of_the_mean=(".sum()", ".mean()"),
 )
-def gradient_of_the_mean(critic, real, fake, mix):
-    gradient = _gradient(critic, real, fake, mix) / len(real)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -2,13 +2,8 @@
 
 import torch
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, randn, solution
 from course_lib.lessons import why_disentangle as lesson
-
-
-def randn(g, *shape):
-    return torch.randn(*shape, generator=g)
-
 
 # ------------------------------------------------------------------ intervene
 
@@ -33,30 +28,22 @@ def _(g):
     yield Case(z=randn(g, 4, 4), latent=0, value=0.0)
 
 
-@intervene.mistake("You ADDED the value. An intervention replaces what was there, whatever it was.")
-def added(z, latent, value):
-    changed = z.clone()
-    changed[:, latent] += value
-    return changed
-
-
-@intervene.mistake("You set a row, one whole example. The latents are the columns: z[:, latent].")
-def row(z, latent, value):
-    changed = z.clone()
-    changed[latent % len(z)] = value
-    return changed
-
-
-@intervene.mistake("You set every latent. Only one of them changes; all others stay as they are.")
-def all_latents(z, latent, value):
-    return torch.full_like(z, value) + 0 * z
-
-
-@intervene.mistake("All the other latents are lost: start from a copy of z, not from zeros.")
-def others_zero(z, latent, value):
-    changed = torch.zeros_like(z)
-    changed[:, latent] = value
-    return changed + 0 * z
+intervene.mistake(
+    "You ADDED the value. An intervention replaces what was there, whatever it was.",
+    added=("= value", "+= value"),
+)
+intervene.mistake(
+    "You set a row, one whole example. The latents are the columns: z[:, latent].",
+    row=("[:, latent]", "[latent]"),
+)
+intervene.mistake(
+    "You set every latent. Only one of them changes; all others stay as they are.",
+    all_latents=("[:, latent]", "[:]"),
+)
+intervene.mistake(
+    "All the other latents are lost: start from a copy of z, not from zeros.",
+    others_zero=("z.clone()", "torch.zeros_like(z)"),
+)
 
 
 # ------------------------------------------------------------------ traversal_grid
@@ -87,18 +74,14 @@ def _(g):
     yield Case(z=randn(g, 4), latents=torch.tensor([2]), values=torch.tensor([0.5]))
 
 
-def _added(z, latents, values):
-    return torch.nn.functional.one_hot(latents, len(z)).float()[:, None] * values[None, :, None]
-
-
-@traversal_grid.mistake("You ADDED the values. A traversal sets the latent, so that columns can be compared.")
-def added(z, latents, values):
-    return z + _added(z, latents, values)
-
-
-@traversal_grid.mistake("Rows and columns are exchanged: one row for each latent, one column for each value.")
-def transposed(z, latents, values):
-    return traversal_grid.function(z, latents, values).transpose(0, 1)
+traversal_grid.mistake(
+    "You ADDED the values. A traversal sets the latent, so that columns can be compared.",
+    added=("scatter(", "scatter_add("),
+)
+traversal_grid.mistake(
+    "Rows and columns are exchanged: one row for each latent, one column for each value.",
+    transposed=(".expand(shape))", ".expand(shape)).transpose(0, 1)"),
+)
 
 
 @traversal_grid.mistake(
@@ -113,9 +96,10 @@ def changes_pile_up(z, latents, values):
     return torch.stack(rows)
 
 
-@traversal_grid.mistake("All the other latents are lost: start from copies of z, not from zeros.")
-def others_zero(z, latents, values):
-    return _added(z, latents, values) + 0 * z
+traversal_grid.mistake(
+    "All the other latents are lost: start from copies of z, not from zeros.",
+    others_zero=("= z.expand(", "= torch.zeros_like(z).expand("),
+)
 
 
 # ------------------------------------------------------------------ demographic_parity_gap
@@ -142,35 +126,22 @@ def _(g):
     yield Case(decision=torch.tensor([0.2, 0.4, 0.9]), group=torch.tensor([1, 1, 0]))
 
 
-@demographic_parity_gap.mistake(
-    "The sign is still there: which group is favoured does not matter for the gap. Take the absolute value."
+demographic_parity_gap.mistake(
+    "The sign is still there: which group is favoured does not matter for the gap. Take the absolute value.",
+    signed=(".abs()", ""),
 )
-def signed(decision, group):
-    one = group.to(decision.dtype)
-    return (decision * one).sum() / one.sum() - (decision * (1 - one)).sum() / (1 - one).sum()
-
-
-@demographic_parity_gap.mistake(
+demographic_parity_gap.mistake(
     "You divided both sums by the number of all people. Each is a probability WITHIN its group: divide by the size of "
-    "the group."
+    "the group.",
+    divided_by_all=[("/ one.sum()", "/ len(one)"), ("/ zero.sum()", "/ len(zero)")],
 )
-def divided_by_all(decision, group):
-    one = group.to(decision.dtype)
-    return ((decision * one).sum() - (decision * (1 - one)).sum()).abs() / len(decision)
-
-
-@demographic_parity_gap.mistake("This compares one group with everybody. The gap is between the two groups.")
-def against_everybody(decision, group):
-    one = group.to(decision.dtype)
-    return ((decision * one).sum() / one.sum() - decision.mean()).abs()
+demographic_parity_gap.mistake(
+    "This compares one group with everybody. The gap is between the two groups.",
+    against_everybody=("(decision * zero).sum() / zero.sum()", "decision.mean()"),
+)
 
 
 # ------------------------------------------------------------------ worst_group_accuracy
-
-
-def _group_accuracy(correct, group, groups):
-    zeros = torch.zeros(groups, dtype=correct.dtype, device=correct.device)
-    return zeros.index_add(0, group, correct), zeros.index_add(0, group, torch.ones_like(correct))
 
 
 @solution(
@@ -201,36 +172,22 @@ def _(g):
     )
 
 
-@worst_group_accuracy.mistake(
-    "This is the average over all examples, which hides small groups. Take the minimum over groups."
+worst_group_accuracy.mistake(
+    "This is the average over all examples, which hides small groups. Take the minimum over groups.",
+    average=('torch.where(count > 0, right / count, float("inf")).min()', "correct.mean()"),
 )
-def average(correct, group, groups):
-    return correct.mean()
-
-
-@worst_group_accuracy.mistake("This is the mean of the groups' accuracies. The worst group is their minimum.")
-def mean_of_groups(correct, group, groups):
-    right, count = _group_accuracy(correct, group, groups)
-    return (right / count.clamp(min=1)).sum() / (count > 0).sum()
-
-
-@worst_group_accuracy.mistake("This is the best group. The worst has the smallest accuracy.")
-def best(correct, group, groups):
-    right, count = _group_accuracy(correct, group, groups)
-    return torch.where(count > 0, right / count, 0).max()
-
-
-@worst_group_accuracy.mistake(
-    "A group without examples counts as 0 in yours. It has no accuracy at all, and must not be the worst."
+worst_group_accuracy.mistake(
+    "This is the mean of the groups' accuracies. The worst group is their minimum.",
+    mean_of_groups=('float("inf")).min()', 'float("nan")).nanmean()'),
 )
-def empty_group_is_zero(correct, group, groups):
-    right, count = _group_accuracy(correct, group, groups)
-    return (right / count.clamp(min=1)).min()
-
-
-@worst_group_accuracy.mistake(
-    "A group without examples is 0/0 = NaN, and the minimum is then NaN. Leave it out."
+worst_group_accuracy.mistake(
+    "This is the best group. The worst has the smallest accuracy.", best=('float("inf")).min()', "0).max()")
 )
-def empty_group_is_nan(correct, group, groups):
-    right, count = _group_accuracy(correct, group, groups)
-    return (right / count).min()
+worst_group_accuracy.mistake(
+    "A group without examples counts as 0 in yours. It has no accuracy at all, and must not be the worst.",
+    empty_group_is_zero=('float("inf")', "0"),
+)
+worst_group_accuracy.mistake(
+    "A group without examples is 0/0 = NaN, and the minimum is then NaN. Leave it out.",
+    empty_group_is_nan=('torch.where(count > 0, right / count, float("inf"))', "(right / count)"),
+)

@@ -177,7 +177,7 @@ def mean_over_all_batches(weights_of, batch, size=5):
 
 @pytest.mark.parametrize("batch", [3, 4, 5])
 def test_stratified_weights_are_unbiased_over_all_batches(batch):
-    found, exact = mean_over_all_batches(solved.stratified_weights.function, batch)
+    found, exact = mean_over_all_batches(solved.stratified_weights, batch)
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=0)
 
 

@@ -97,10 +97,9 @@ def test_the_recipe_for_an_exercise_works(tmp_path):
     for folder, text in (("course_lib/lessons", contract), ("solutions", solution)):
         with open(tree / folder / "mutual_information.py", "a") as file:
             file.write(f"\n\n{text}")
-    right, wrong = (
-        re.search(rf"def {name}\(joint\):\n(.+)", solution)[1]
-        for name in ("conditional_entropy", "other_marginal")
-    )
+    right = re.search(r"def conditional_entropy\(joint\):\n(.+)", solution)[1]
+    find, replacement = re.search(r'other_marginal=\("(.+)", "(.+)"\)', solution).groups()
+    wrong = right.replace(find, replacement)
     start = f"""
 from torch import Tensor
 from course_lib import answer, check

@@ -4,11 +4,9 @@ from course_lib.exercise.answers import answer
 from course_lib.exercise.check import check
 from course_lib.exercise.contract import MB, Exercise, MissingAnswer, exercise
 from course_lib.exercise.progress import hint, progress, reveal
-from course_lib.exercise.solution import Case, solution
 
 __all__ = [
     "MB",
-    "Case",
     "Exercise",
     "MissingAnswer",
     "answer",
@@ -17,5 +15,4 @@ __all__ = [
     "hint",
     "progress",
     "reveal",
-    "solution",
 ]

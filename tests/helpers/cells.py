@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import re
 from pathlib import Path
 
 from course_lib.catalogue import exercises
@@ -24,34 +23,23 @@ def code_cells(notebook: Path) -> list[dict]:
 
 
 def answer_cell(ex: Exercise, name: str) -> str:
-    """The notebook cell of a student who writes what the solutions' file has as `name`, with its helpers."""
-    tree = ast.parse(inspect.getsource(inspect.getmodule(answers.find_solution(ex).function)))
-    wanted, cell = {name}, []
-    for node in reversed(tree.body):  # the last definition of a name first, then what it uses
-        defined = getattr(node, "name", None)
-        if isinstance(node, ast.Import | ast.ImportFrom) and "course_lib.exercise" not in ast.unparse(node):
+    """The notebook cell of a student who writes a solution, or its mistake `name`, with what it uses of its file."""
+    solution = answers.find_solution(ex)
+    texts = {ex.name: solution.source} | {m.name: m.source for m in solution.mistakes}
+    cell, wanted = [f"@answer({ex.id})\n{texts[name]}"], _names(ast.parse(texts[name]))
+    for node in reversed(ast.parse(inspect.getsource(inspect.getmodule(solution.function))).body):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            used = "course_lib.exercise" not in ast.unparse(node)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            used = node.name in wanted and not any(".mistake" in ast.unparse(d) for d in node.decorator_list)
+            node.decorator_list = []
+        else:
+            used = isinstance(node, ast.Assign) and _names(*node.targets) & wanted
+        if used:
             cell.append(ast.unparse(node))
-        elif defined in wanted and defined is not None and _belongs_to(node, ex, name):
-            decorators = getattr(node, "decorator_list", [])
-            node.decorator_list = [
-                d for d in decorators if "solution" not in ast.unparse(d) and ".mistake" not in ast.unparse(d)
-            ]
-            text = ast.unparse(node)
-            wanted.discard(defined)
-            wanted |= {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
-            cell.append(f"@answer({ex.id})\n{text}" if defined == name else text)
-        elif (
-            isinstance(node, ast.Assign)
-            and {x.id for t in node.targets for x in ast.walk(t) if isinstance(x, ast.Name)} & wanted
-        ):
-            cell.append(ast.unparse(node))
-            wanted |= {x.id for x in ast.walk(node.value) if isinstance(x, ast.Name)}
-    return re.sub(r"\b(\w+)\.function\(", r"\1(", "\n".join(reversed(cell)))  # a Solution's own function
+            wanted |= _names(node)
+    return "\n".join(reversed(cell))
 
 
-def _belongs_to(node: ast.stmt, ex: Exercise, name: str) -> bool:
-    """Not the mistake of the same name of another exercise."""
-    if getattr(node, "name", "") != name:
-        return True
-    marks = [ast.unparse(d) for d in node.decorator_list]
-    return any(m.startswith((f"{ex.name}.mistake", f"solution(lesson.{ex.name}")) for m in marks)
+def _names(*nodes: ast.AST) -> set[str]:
+    return {x.id for node in nodes for x in ast.walk(node) if isinstance(x, ast.Name)}

@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.exercise import Case, solution
+from course_lib.exercise.solution import Case, solution
 from tests.helpers import toy_lesson as lesson
 
 
