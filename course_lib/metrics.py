@@ -25,8 +25,6 @@ from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 BINS = 20
@@ -463,6 +461,8 @@ def dci(
 
 def _fit_classifier(method, seed, codes, factors, test_codes, test_factors, k) -> tuple[Tensor, float, float]:
     """Importance (D,) of each latent for factor k, and the accuracy on train and test points; arrays are NumPy's."""
+    from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier  # a second of imports
+
     if method == "gradient_boosting":
         model = GradientBoostingClassifier(random_state=seed)
     else:
@@ -559,6 +559,8 @@ def beta_vae_score(
     represent: observations (M, …) to codes (M, D). Reaches 1 early, and depends a little on the scale of the codes
     (the logistic regression is regularised). Higgins et al. (2017), https://openreview.net/forum?id=Sy2fzU9gl.
     """
+    from sklearn.linear_model import LogisticRegression  # a second of imports
+
     _check_draws(generator, batch_size=batch_size, num_train=num_train, num_eval=num_eval)
     if len(sampler.varying) < 2:
         raise ValueError(f"expected two factors that vary, to tell one from the other, got {sampler.varying}")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import seaborn as sns
 import torch
-from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib_inline.config import InlineBackend
 from torch import Tensor
 
-COLOURS = sns.color_palette("colorblind").as_hex()  # to be told apart with any kind of colour vision
+COLOURS = [  # seaborn's "colorblind": to be told apart with any kind of colour vision
+    *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
+    *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
+]
 PALETTE = {  # the same colour for the same method in every lesson
     "exact": "#333333",
     "none": COLOURS[7],  # no adversary, no regulariser
@@ -33,6 +34,9 @@ PALETTE = {  # the same colour for the same method in every lesson
     "ADDA": COLOURS[1],
     "no confusion": COLOURS[9],
     "UFDN": COLOURS[5],
+    "Base": COLOURS[7],
+    "MI": COLOURS[1],
+    "CMI": COLOURS[0],
     "target-trained": "#333333",
     "source": COLOURS[0],  # the two domains of a picture
     "target": COLOURS[1],
@@ -59,8 +63,15 @@ STYLE = {
 }
 
 
+@functools.cache
 def use_style() -> None:
-    """Put the course's style in force for all figures of this process; in a notebook they get an alternative text."""
+    """Put the course's style in force for all figures of this process; in a notebook they get an alternative text.
+
+    Once: what a notebook sets afterwards stays.
+    """
+    from IPython import get_ipython
+    from matplotlib_inline.config import InlineBackend
+
     mpl.rcParams.update(STYLE)
     shell = get_ipython()  # None in a process that a notebook has started, with the notebook's backend
     if shell is None or "inline" not in mpl.get_backend():
@@ -132,6 +143,7 @@ def image_grid(
         raise ValueError(f"rows: expected {len(images)} labels, one for each row of images, got {len(rows)}")
     r, n, _, height, width = images.shape
     cell = min(0.75, 6.4 / n)
+    use_style()
     figure, axes = plt.subplots(
         figsize=(n * cell + (1.1 if rows else 0.1), r * cell + (0.4 if title else 0.1))
     )
@@ -161,6 +173,7 @@ def history(
     curves: Mapping[str, Tensor], ylabel: str = "loss (nats)", smooth: int = 20, title: str = ""
 ) -> Figure:
     """Curves (steps,) over the training step: each value faintly, and the mean of the last `smooth` in full."""
+    use_style()
     figure, axes = plt.subplots()
     for i, (name, values) in enumerate(curves.items()):
         values, colour = _values(values), PALETTE.get(name, COLOURS[i % len(COLOURS)])
@@ -183,11 +196,14 @@ def heat_map(
     vmax: float | None = None,
 ) -> Figure:
     """A matrix (R, C) as colours with its numbers written in; `label` names its unit."""
+    import seaborn as sns
+
     matrix = _values(matrix)
     if matrix.shape != (len(rows), len(columns)):
         raise ValueError(
             f"matrix: expected {len(rows)} x {len(columns)} as labelled, got {tuple(matrix.shape)}"
         )
+    use_style()
     figure, axes = plt.subplots(figsize=(2.2 + 0.95 * len(columns), 1.0 + 0.55 * len(rows)))
     options = {"annot": True, "fmt": ".2f", "cmap": "cividis", "linewidths": 1, "cbar_kws": {"label": label}}
     sns.heatmap(
@@ -202,6 +218,7 @@ def heat_map(
 def speed_bars(name: str, plain_ms: float, answer_ms: float, size: int) -> Figure:
     """The times of the plain loop and of the answer, in milliseconds at a batch of `size`."""
     times = [plain_ms, answer_ms]
+    use_style()
     figure, axes = plt.subplots(figsize=(6.4, 1.5), dpi=90)
     axes.barh(["plain loop", "your answer"], times, color=[PALETTE["plain"], PALETTE["answer"]])
     for i, ms in enumerate(times):
@@ -225,6 +242,3 @@ def _in_rows(images: Tensor, columns: int, fill: float) -> Tensor:
 def _values(x: Tensor) -> Tensor:
     """A tensor of numbers to draw: detached, float32, on the CPU."""
     return torch.as_tensor(x).detach().float().cpu()
-
-
-use_style()

@@ -10,6 +10,7 @@ import sys
 
 import matplotlib.pyplot as plt
 import pytest
+import seaborn
 import torch
 
 from course_lib import plots, widgets
@@ -48,9 +49,27 @@ def test_a_picture_carries_its_words_and_its_bytes():
 
 def test_a_process_started_by_a_notebook_draws_too():
     inherited = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    code = "from course_lib import plots; print(plots.COLOURS[0])"
+    code = "from course_lib import plots; plots.use_style(); print(plots.COLOURS[0])"
     done = subprocess.run([sys.executable, "-c", code], env=inherited, capture_output=True, text=True)
     assert done.stdout.strip() == plots.COLOURS[0], done.stderr
+
+
+def test_the_colours_are_those_made_for_all_kinds_of_colour_vision():
+    assert seaborn.color_palette("colorblind").as_hex() == plots.COLOURS
+
+
+def test_the_style_is_set_where_figures_are_made_and_once():
+    """Importing the module changes nothing; the first figure sets the style, and later ones keep what a notebook set."""
+    code = (
+        "import matplotlib as mpl, torch\nfrom course_lib import plots\n"
+        "sizes = [mpl.rcParams['font.size']]\n"
+        "plots.history({'loss': torch.rand(5)}); sizes.append(mpl.rcParams['font.size'])\n"
+        "mpl.rcParams['font.size'] = 7\n"
+        "plots.image_grid(torch.rand(2, 1, 4, 4)); sizes.append(mpl.rcParams['font.size'])\n"
+        "print(*sizes)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["10.0", "11.0", "7.0"], done.stderr
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from course_lib.lessons.correlated_factors import (
     shuffle_within_groups,
 )
 from course_lib.models import VAE, mlp
-from course_lib.plots import PALETTE
 from course_lib.training import descend, fit, seeded
 
 # ------------------------------------------------------------------ pictures
@@ -36,7 +35,6 @@ def ellipses(device: torch.device | str = "cpu") -> Sprites:
 # ------------------------------------------------------------------ the linear model
 
 METHODS = ("Base", "MI", "CMI")  # no condition; I(z1; z2) = 0; I(z1; z2 | a_k) = 0 for k = 1 and 2
-COLOURS = {"Base": PALETTE["none"], "MI": PALETTE["critic"], "CMI": PALETTE["answer"]}
 
 
 def variance_explained(weight: Tensor, correlation: Tensor, noise: Tensor) -> Tensor:
