@@ -9,7 +9,7 @@ import sys
 import pytest
 
 LESSONS = (
-    "import importlib\nfrom course_lib.lessons import LESSONS\n"
+    "import importlib\nfrom course_lib.catalogue import LESSONS\n"
     "for x in LESSONS: importlib.import_module(f'course_lib.{package}.{{x.module}}')\n"
 )
 HEAVY = {"sklearn", "seaborn", "pandas", "scipy", "matplotlib", "PIL", "torchvision"}
