@@ -47,34 +47,37 @@ def keys(
 @app.command()
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(help="Only these, such as vae factor_vae.")] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Train the sweep of lesson 04 instead.")] = False,
     steps: Annotated[int, typer.Option(help="Training steps of each model; 0 stands for the recipe's.")] = 0,
     state: Annotated[Path, typer.Option(help="Where unfinished training is kept.")] = Path("pretraining"),
     out: Annotated[
-        Path | None, typer.Option(help="Where the checkpoints go; data/checkpoints by default.")
+        Path | None, typer.Option(help="Where the results go; data/checkpoints or data/sweeps by default.")
     ] = None,
 ) -> None:
-    """Train the checkpoints of lessons 03, 04 and 06 by the recipe, from where an interrupted run left them (Ctrl-C)."""
-    from course_lib import pretrained
+    """Train the checkpoints of lessons 03, 04 and 06, or the sweep, from where an interrupted run left them (Ctrl-C)."""
+    from course_lib import checkpoints
     from course_lib.exercise.key import solutions_only
+    from course_lib.experiments import pretraining
     from course_lib.training import pick_device
 
-    known = [*pretrained.RECIPES, "ufdn"]
+    known = [*pretraining.RECIPES, "ufdn"]
     if unknown := set(names or ()) - set(known):
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
-    folder, names, done = out or data_folder() / "checkpoints", names or known, True
+    folder, names, done = out or data_folder() / ("sweeps" if sweep else "checkpoints"), names or known, True
     with solutions_only():
-        if vaes := [name for name in names if name != "ufdn"]:
-            done = pretrained.pretrain(vaes, steps or pretrained.STEPS, state, folder, pick_device())
-        if done and "ufdn" in names:
-            done = pretrained.pretrain_ufdn(folder, steps or pretrained.ufdn.STEPS, pick_device())
+        if sweep:
+            table = folder / "sprites.csv"
+            done = pretraining.sweep(steps or pretraining.SWEEP_STEPS, state / "sweep", table, pick_device())
+        elif vaes := [name for name in names if name != "ufdn"]:
+            done = pretraining.pretrain(vaes, steps or pretraining.STEPS, state, folder, pick_device())
+        if done and "ufdn" in names and not sweep:
+            done = pretraining.pretrain_ufdn(folder, steps or pretraining.ufdn.STEPS, pick_device())
     if not done:
-        typer.echo(
-            "Interrupted. The same command goes on where the VAEs stopped; UFDN starts anew.", err=True
-        )
+        typer.echo("Interrupted. The same command goes on where it stopped; UFDN starts anew.", err=True)
         raise typer.Exit(1)
-    typer.echo(
-        f"{pretrained.table(folder)}\n\nCheckpoints and cards are in {folder}; the table belongs into data/README.md."
-    )
+    typer.echo(f"{folder} is written.")
+    if not sweep:
+        typer.echo(f"{checkpoints.table(folder)}\n\nThe table belongs into data/README.md.")
 
 
 @app.command()

@@ -12,9 +12,9 @@ from torch import nn
 
 from course_lib.exercise.contract import run
 from course_lib.experiments import ufdn as experiments
+from course_lib.experiments.pretraining import pretrain_ufdn
 from course_lib.files import data_folder
 from course_lib.lessons import ufdn as lesson
-from course_lib.pretrained import pretrain_ufdn
 from solutions import ufdn as solved
 from tests.helpers import generator
 
@@ -375,7 +375,7 @@ def test_the_decoder_and_its_sizes():
 
 def test_the_checkpoint_is_worth_what_its_card_says():
     """The accuracies exactly, but for rounding on other machines; the probe is trained afresh, on fewer images."""
-    card, trained = experiments.card(), experiments.load()
+    trained, card = experiments.load()
     assert card["method"] == "UFDN" and card["steps"] == experiments.STEPS
     assert not any(p.requires_grad for p in trained.model.parameters())
     found = experiments.target_accuracies(trained, experiments.load_domains(split="test", n=2000))
@@ -390,7 +390,7 @@ def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
     for name, value in (("WIDTH", 4), ("HIDDEN", 8), ("IMAGES", 100)):
         monkeypatch.setattr(experiments, name, value)
     assert pretrain_ufdn(tmp_path, steps=2)
-    trained = experiments.load(tmp_path)
-    assert experiments.card(tmp_path)["steps"] == 2 and trained.model.encoder[0].out_channels == 4
+    trained, card = experiments.load(folder=tmp_path)
+    assert card["steps"] == 2 and trained.model.encoder[0].out_channels == 4
     with pytest.raises(FileNotFoundError, match="course pretrain ufdn"):
-        experiments.load(tmp_path / "nowhere")
+        experiments.load(folder=tmp_path / "nowhere")

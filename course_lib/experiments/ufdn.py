@@ -5,7 +5,6 @@ Images are 16×16, and z has 32 latents.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib import checkpoints
 from course_lib.datasets.digits import digits
-from course_lib.files import data_folder
 from course_lib.lessons import elbo
 from course_lib.lessons.ufdn import Players, attach_domain_code, gradient_penalty, ufdn_step
 from course_lib.training import descend, fit, fit_classifier, seeded
@@ -303,25 +302,12 @@ def networks_of(trained: Trained) -> nn.ModuleDict:
     return nn.ModuleDict({"model": trained.model, "classifier": trained.classifier})
 
 
-def load(folder: Path | None = None, device: torch.device | str = "cpu") -> Trained:
-    """The checkpoint of `data/checkpoints/`, in float32; its history is empty, and its critic was not kept."""
-    from safetensors.torch import load_file
-
-    path = (folder or data_folder() / "checkpoints") / "ufdn.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"No checkpoint at {path}. Reinstall the course, or run `course pretrain ufdn`."
-        )
-    model, classifier = UFDN(len(DOMAINS), WIDTH), nn.Linear(LATENTS, CLASSES)
-    trained = Trained(model.eval(), nn.Identity(), classifier.eval(), {})
-    networks = networks_of(trained)
-    weights = load_file(path)
-    networks.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
-    networks.to(device).requires_grad_(False)
-    return trained
+def load(device: torch.device | str = "cpu", folder: Path | None = None) -> tuple[Trained, dict]:
+    """The checkpoint of `data/checkpoints/` in float32, and its card; no history and no critic was kept."""
+    found = checkpoints.load("ufdn", device, build=_from_card, folder=folder)
+    networks = found.network
+    return Trained(networks["model"], nn.Identity(), networks["classifier"], {}), found.card
 
 
-def card(folder: Path | None = None) -> dict:
-    """The card of the checkpoint: settings, steps, seconds, measured metrics."""
-    path = (folder or data_folder() / "checkpoints") / "ufdn.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+def _from_card(card: dict) -> nn.ModuleDict:
+    return nn.ModuleDict({"model": UFDN(len(DOMAINS), WIDTH), "classifier": nn.Linear(LATENTS, CLASSES)})

@@ -1,0 +1,95 @@
+"""Trained networks as files: weights in half precision, and a card that says how they were made and what they are worth.
+
+`data/checkpoints/NAME.safetensors` and `NAME.json`; `course pretrain` makes them (experiments.pretraining).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from course_lib.files import data_folder, replace
+from course_lib.models import VAE
+
+VAES = ("vae", "beta_vae", "beta_tcvae", "factor_vae")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network, in evaluation mode and without gradients, and its card."""
+
+    network: nn.Module
+    card: dict
+
+
+def vae_of(card: dict) -> VAE:
+    """The untrained VAE that a card describes: {"network": {"latents", "size", "channels"}}."""
+    return VAE(**card["network"])
+
+
+def load(
+    name: str,
+    device: torch.device | str = "cpu",
+    *,
+    build: Callable[[dict], nn.Module] = vae_of,
+    folder: Path | None = None,
+) -> Checkpoint:
+    """A checkpoint by name, in float32 on `device`.
+
+    build   makes the untrained network from the card.
+    folder  where the files are; `data/checkpoints` by default. FileNotFoundError, with what there is, if they are not.
+    """
+    folder = folder or data_folder() / "checkpoints"
+    paths = folder / f"{name}.safetensors", folder / f"{name}.json"
+    if not all(path.exists() for path in paths):
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "nothing"
+        raise FileNotFoundError(
+            f"No checkpoint {name!r} in {folder}, which holds {there}. Reinstall the course, or run `course pretrain {name}`."
+        )
+    card = json.loads(paths[1].read_text(encoding="utf-8"))
+    network = build(card)
+    network.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in load_file(paths[0]).items()}
+    )
+    return Checkpoint(network.to(device).eval().requires_grad_(False), card)
+
+
+def save(folder: Path, name: str, network: nn.Module, card: dict) -> None:
+    """Write the weights, floating numbers in half precision and others as they are, and the card."""
+
+    def kept(value: Tensor) -> Tensor:
+        value = value.detach().cpu().contiguous()
+        return value.half() if value.is_floating_point() else value
+
+    weights = {k: kept(v) for k, v in network.state_dict().items()}
+    replace(folder / f"{name}.safetensors", lambda draft: save_file(weights, draft))
+    replace(folder / f"{name}.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+
+
+def machine(device: torch.device | str) -> str:
+    """What trained: the GPU's name, or how many of the CPU's cores."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
+
+
+def table(folder: Path | None = None) -> str:
+    """The cards of the VAEs as a Markdown table, one model a row; a dash where a model was not measured yet."""
+    folder = folder or data_folder() / "checkpoints"
+    paths = [path for name in VAES if (path := folder / f"{name}.json").exists()]
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    columns = list(dict.fromkeys(name for card in cards for name in card.get("metrics", ())))
+    rows = [["Model", "Weight", "Steps", *columns], ["---"] * (3 + len(columns))]
+    for card in cards:
+        weight = next(f"{k} {card['settings'][k]:g}" for k in ("beta", "gamma") if k in card["settings"])
+        found = card.get("metrics", {})
+        values = [f"{found[name]:.3g}" if name in found else "–" for name in columns]
+        rows.append([card["method"], weight, f"{card['steps']:,}", *values])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,391 @@
+"""Long trainings, resumable (`course pretrain`): the checkpoints of lessons 03, 04 and 06, and the sweep of lesson 04.
+
+A training is saved every ROUND steps and goes on exactly where it stopped. Several processes may work at once: a
+training that another one holds is passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from course_lib import checkpoints, metrics
+from course_lib.datasets.sprites import Sprites
+from course_lib.experiments import factor_vae, ufdn
+from course_lib.experiments.elbo import forward
+from course_lib.files import replace
+from course_lib.lessons import beta_vae, elbo
+from course_lib.lessons.factor_vae import Players
+from course_lib.models import VAE
+from course_lib.training import descend, fit, keep_freed_memory
+
+LATENTS = 10
+BOUND_IMAGES = 16_384  # over which reconstruction and KL are averaged
+ROUND = 500  # steps between two saved states
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one VAE of the sprites is trained. `weight` is beta, or FactorVAE's gamma."""
+
+    method: str  # "VAE", "beta-VAE", "beta-TCVAE" or "FactorVAE"
+    weight: float
+    seed: int = 0
+    size: int = 32  # pixels
+    batch: int = 128
+    lr: float = 1e-3
+    # The paper's discriminator, 1000 × 6, would double the cost of a step on a CPU. A smaller one with more updates
+    # keeps up with codes that move fast.
+    width: int = 256
+    layers: int = 4
+    discriminator_lr: float = 1e-3
+    discriminator_steps: int = 5  # updates for each of the VAE
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.weight:g}-seed{self.seed}".lower()
+
+    def settings(self) -> dict:
+        """What a card says of it."""
+        adversarial = self.method == "FactorVAE"
+        found = {
+            "gamma" if adversarial else "beta": self.weight,
+            "latents": LATENTS,
+            "batch": self.batch,
+            "Adam lr": self.lr,
+            "seed": self.seed,
+        }
+        if adversarial:
+            found["discriminator"] = {
+                "width": self.width,
+                "layers": self.layers,
+                "Adam lr": self.discriminator_lr,
+                "betas": [0.5, 0.9],
+                "updates for each of the VAE": self.discriminator_steps,
+            }
+        return found
+
+
+_SMALL = dict(width=128, layers=3, discriminator_lr=3e-3, discriminator_steps=3)
+RECIPES = {  # of data/checkpoints
+    "vae": Recipe("VAE", 1.0, size=64, batch=64, lr=5e-4),
+    "beta_vae": Recipe("beta-VAE", 4.0, size=64, batch=64, lr=5e-4),
+    "beta_tcvae": Recipe("beta-TCVAE", 6.0, size=64, batch=64, lr=5e-4),
+    "factor_vae": Recipe("FactorVAE", 35.0, size=64, batch=64, lr=5e-4, **_SMALL),
+}
+STEPS = 5000
+
+
+class Training:
+    """One VAE on its way: networks, optimisers, source of randomness, steps done. Goes on from a saved state."""
+
+    def __init__(self, recipe: Recipe, device: torch.device | str = "cpu"):
+        self.recipe, self.device = recipe, torch.device(device)
+        self.sprites = Sprites(recipe.size, device=device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.vae = VAE(LATENTS, recipe.size).to(device)
+            discriminator = factor_vae.make_discriminator(LATENTS, recipe.width, recipe.layers).to(device)
+        self.generator = torch.Generator(device).manual_seed(recipe.seed)
+        self.players = Players(
+            self.vae,
+            discriminator,
+            torch.optim.Adam(self.vae.parameters(), lr=recipe.lr, fused=True),
+            torch.optim.Adam(
+                discriminator.parameters(), lr=recipe.discriminator_lr, betas=(0.5, 0.9), fused=True
+            ),
+        )
+        self.steps, self.seconds = 0, 0.0
+
+    def step(self, i: int) -> dict[str, Tensor]:
+        """One update on a batch of the grid, drawn afresh."""
+        recipe = self.recipe
+        if recipe.method == "FactorVAE":
+            return factor_vae.update(
+                self.players,
+                self.sprites.sample,
+                batch=recipe.batch,
+                generator=self.generator,
+                gamma=recipe.weight,
+                discriminator_steps=recipe.discriminator_steps,
+            )
+        x, _ = self.sprites.sample(recipe.batch, self.generator)
+        loss = self._loss(*forward(self.vae, x, self.generator))
+        descend(self.players.vae_optimiser, loss)
+        return {"loss": loss}
+
+    def _loss(self, x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
+        weight = self.recipe.weight
+        if self.recipe.method == "beta-TCVAE":
+            n = len(self.sprites)
+            return beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=weight)
+        return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=weight)
+
+    def advance(self, steps: int) -> bool:
+        """Train for so many steps; False where the user interrupted."""
+        start = time.perf_counter()
+        history = fit(self.step, steps, f"{self.recipe.name}, from step {self.steps}")
+        done = len(history.get("loss", ()))
+        self.steps += done
+        self.seconds += time.perf_counter() - start
+        return done == steps
+
+    def parts(self) -> dict:
+        """All that has a state: networks and their optimisers."""
+        names = ["vae", "vae_optimiser"]
+        if self.recipe.method == "FactorVAE":
+            names += ["discriminator", "discriminator_optimiser"]
+        return {name: getattr(self.players, name) for name in names}
+
+    def save(self, path: Path) -> None:
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        state |= {"generator": self.generator.get_state(), "steps": self.steps, "seconds": self.seconds}
+        replace(path, lambda draft: torch.save(state, draft))
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.generator.set_state(state["generator"].cpu())
+        self.steps, self.seconds = state["steps"], state["seconds"]
+
+    def card(self) -> dict:
+        """What was done so far, without the metrics."""
+        size = self.recipe.size
+        return {
+            "method": self.recipe.method,
+            "network": {"latents": LATENTS, "size": size, "channels": 1},
+            "data": f"dSprites, {len(self.sprites):,} images of {size}×{size}, rendered",
+            "settings": self.recipe.settings(),
+            "steps": self.steps,
+            "seconds": round(self.seconds),
+            "machine": checkpoints.machine(self.device),
+        }
+
+
+def train(training: Training, steps: int, state: Path) -> bool:
+    """Train to `steps` steps, from where the file `state` left it, saved every ROUND; False where interrupted."""
+    keep_freed_memory()
+    if state.exists():
+        training.resume(state)
+    while training.steps < steps:
+        finished = training.advance(min(ROUND, steps - training.steps))
+        training.save(state)
+        if not finished:
+            return False
+    return True
+
+
+def pretrain(
+    names: list[str], steps: int, state_folder: Path, folder: Path, device: torch.device | str = "cpu"
+) -> bool:
+    """Train the named checkpoints to `steps` steps each and write them, with what they are worth, into `folder`.
+
+    Returns False where the user interrupted: what was trained is kept, and the next call goes on.
+    """
+    for name in names:
+        training = Training(RECIPES[name], device)
+        finished = train(training, steps, state_folder / f"{name}.pt")
+        checkpoints.save(folder, name, training.vae, training.card())
+        if not finished:
+            return False
+        vae = checkpoints.load(name, device, folder=folder).network  # as it is kept, in half precision
+        card = training.card() | {"metrics": measure(vae, training.sprites)}
+        checkpoints.save(folder, name, training.vae, card)
+    return True
+
+
+def pretrain_ufdn(folder: Path, steps: int = ufdn.STEPS, device: torch.device | str = "cpu") -> bool:
+    """Train the checkpoint of lesson 06 and write it, in half precision, with its card.
+
+    Returns False, and writes nothing, where the user interrupted.
+    """
+    domains = ufdn.load_domains(ufdn.DOMAINS, "train", ufdn.IMAGES, device)
+    tests = ufdn.load_domains(ufdn.DOMAINS, "test", 2000, device)
+    start = time.perf_counter()
+    trained = ufdn.train(
+        domains, ufdn.SEED, steps, confusion_weight=ufdn.LONG_CONFUSION_WEIGHT, width=ufdn.WIDTH
+    )
+    seconds = time.perf_counter() - start
+    if len(trained.history.get("VAE loss", ())) < steps:
+        return False
+    card = {
+        "method": "UFDN",
+        "data": f"{', '.join(ufdn.DOMAINS)}; up to {ufdn.IMAGES:,} images each of {ufdn.SIZE}×{ufdn.SIZE}, digits of the first only",
+        "settings": {
+            "latents": ufdn.LATENTS,
+            "width": ufdn.WIDTH,
+            "batch": f"{ufdn.BATCH} of each domain",
+            "Adam lr": ufdn.LR,
+            "KL weight": ufdn.KL_WEIGHT,
+            "confusion weight": ufdn.LONG_CONFUSION_WEIGHT,
+            "task weight": ufdn.TASK_WEIGHT,
+            "seed": ufdn.SEED,
+        },
+        "steps": steps,
+        "seconds": round(seconds),
+        "machine": checkpoints.machine(device),
+    }
+    checkpoints.save(folder, "ufdn", ufdn.networks_of(trained), card)
+    kept, _ = ufdn.load(device, folder)
+    card["metrics"] = {
+        "domain probe on z (chance 0.333)": round(ufdn.domain_probe(kept.model, domains), 4),
+        **{
+            f"accuracy on {name}": round(value, 4)
+            for name, value in zip(ufdn.DOMAINS, ufdn.target_accuracies(kept, tests), strict=True)
+        },
+    }
+    checkpoints.save(folder, "ufdn", ufdn.networks_of(kept), card)
+    return True
+
+
+# ------------------------------------------------------------------ the sweep
+
+SWEEP_STEPS = 20_000
+SEEDS = (0, 1, 2)
+WEIGHTS = {  # by method, the most telling first, so that an unfinished sweep shows most
+    "VAE": (1.0,),
+    "beta-TCVAE": (6.0, 4.0, 8.0, 2.0),
+    "FactorVAE": (40.0, 20.0, 80.0, 10.0),
+    "beta-VAE": (4.0, 8.0, 2.0, 16.0),
+}
+COLUMNS = ("method", "weight", "seed", "steps", "seconds", "machine")
+
+
+def sweep_recipes() -> list[Recipe]:
+    """All runs of the sweep in the order in which they are trained."""
+    most = max(map(len, WEIGHTS.values()))
+    order = [(method, all_[i]) for i in range(most) for method, all_ in WEIGHTS.items() if i < len(all_)]
+    lr = {"FactorVAE": 5e-4}
+    return [
+        Recipe(method, weight, seed, lr=lr.get(method, 1e-3)) for method, weight in order for seed in SEEDS
+    ]
+
+
+def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | str = "cpu") -> bool:
+    """Train every run of the sweep to `steps` steps and write its row into `table`, a CSV; False where interrupted.
+
+    A run that is in the table with as many steps is done; one that another process trains is passed over.
+    """
+    for recipe in sweep_recipes():
+        with _claim(state_folder / f"{recipe.name}.lock") as free:
+            if not free or _is_done(table, recipe, steps):
+                continue
+            training = Training(recipe, device)
+            if not train(training, steps, state_folder / f"{recipe.name}.pt"):
+                return False
+            row = dict(method=recipe.method, weight=recipe.weight, seed=recipe.seed, steps=steps)
+            row |= {"seconds": round(training.seconds), "machine": checkpoints.machine(device)}
+            _add_row(table, row | measure(training.vae, training.sprites, samples=1024))
+    return True
+
+
+@contextmanager
+def _claim(path: Path) -> Iterator[bool]:
+    """Whether this process holds the lock now; the kernel frees it when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def read_sweep(table: Path) -> list[dict]:
+    """The rows of a sweep, numbers as numbers; an empty list where there is no file yet."""
+    if not table.exists():
+        return []
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    texts = ("method", "machine")
+    return [{k: v if k in texts else float(v) for k, v in row.items() if v != ""} for row in rows]
+
+
+def _is_done(table: Path, recipe: Recipe, steps: int) -> bool:
+    key = (recipe.method, recipe.weight, recipe.seed, steps)
+    return any((r["method"], r["weight"], r["seed"], r["steps"]) == key for r in read_sweep(table))
+
+
+def _add_row(table: Path, row: dict) -> None:
+    """Write a row in its place among the others, under a lock: several processes share the table."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with open(table.with_name(f".{table.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = [*read_sweep(table), row]
+        methods = list(WEIGHTS)
+        rows.sort(key=lambda r: (methods.index(r["method"]), r["weight"], r["seed"], r["steps"]))
+        names = list(dict.fromkeys([*COLUMNS, *(name for r in rows for name in r)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+        replace(table, text.getvalue())
+
+
+# ------------------------------------------------------------------ what a model is worth
+
+
+@torch.no_grad()
+def codes(vae: VAE, sprites: Sprites, batch: int = 512) -> tuple[Tensor, Tensor]:
+    """Means and log variances (N, D) of the whole grid, in its order. Minutes for 737,280 images on a CPU."""
+    parts = [vae.encode(x) for x, _ in sprites.batches(batch)]
+    mean, log_var = (torch.cat(part) for part in zip(*parts, strict=True))
+    return mean, log_var
+
+
+@torch.no_grad()
+def bound(vae: VAE, sprites: Sprites, images: int, generator: torch.Generator) -> dict[str, float]:
+    """−E log p(x|z) and the KL of the ELBO, nats per image, over so many random images of the grid."""
+    parts = []
+    for start in range(0, images, 512):
+        x, _ = sprites.sample(min(512, images - start), generator)
+        x, logits, mean, log_var, _ = forward(vae, x, generator)
+        terms = (-elbo.bernoulli_log_likelihood(x, logits), elbo.gaussian_kl(mean, log_var))
+        parts.append(torch.stack(terms))
+    reconstruction, kl = torch.cat(parts, dim=1).mean(1).tolist()
+    return {"reconstruction (nats)": reconstruction, "KL (nats)": kl}
+
+
+def measure(vae: VAE, sprites: Sprites, samples: int = 2048, points: int = 10_000) -> dict[str, float]:
+    """The bound on BOUND_IMAGES random images; everything else from the codes of the whole grid.
+
+    The densities behind the total correlation are exact (all N posteriors), the mean over z is over `samples` draws.
+    MIG and MIG-sup have 20 bins and use the whole grid; "modulo symmetry" counts orientations that look alike as one.
+    FactorVAE and beta-VAE score: 10,000 and 5,000 votes of 64 codes. SAP and DCI (extra trees): `points` codes to
+    train and half as many to test.
+    """
+    generator = torch.Generator(sprites.device).manual_seed(0)
+    values = bound(vae, sprites, BOUND_IMAGES, generator)
+    mean, log_var = codes(vae, sprites)
+    factors = sprites.grid.factors(torch.arange(len(sprites), device=sprites.device))
+    parts = metrics.kl_decomposition_exact(mean, log_var, generator, samples)
+    sampler = metrics.GroupSampler(factors)
+    represent = mean.__getitem__
+    score = metrics.factor_vae_score(represent, sampler, generator)
+    order = torch.randperm(len(mean), generator=generator, device=mean.device)[: points + points // 2]
+    train_rows, test_rows = order[:points], order[points:]
+    few = (mean[train_rows], factors[train_rows], mean[test_rows], factors[test_rows])
+    values |= {
+        "total correlation (nats)": parts.total_correlation,
+        "mutual information (nats)": parts.mutual_information,
+        "MIG": metrics.mutual_information_gap(mean, factors),
+        "MIG modulo symmetry": metrics.mutual_information_gap(mean, factors, symmetry=metrics.Symmetry()),
+        "MIG-sup": metrics.mig_sup(mean, factors),
+        "DCI disentanglement": metrics.dci(*few, method="extra_trees", generator=generator).disentanglement,
+        "SAP": metrics.sap_score(*few),
+        "FactorVAE score": score.eval_accuracy,
+        "beta-VAE score": metrics.beta_vae_score(represent, sampler, generator).eval_accuracy,
+        "active latents": score.active_latents,
+    }
+    return {name: round(value, 4) for name, value in values.items()}

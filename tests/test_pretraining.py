@@ -1,0 +1,258 @@
+"""The checkpoints load and are worth what their cards say; training them goes on exactly where it stopped."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from course_lib import checkpoints, metrics
+from course_lib.cli import app
+from course_lib.datasets.sprites import Sprites
+from course_lib.experiments import pretraining
+from course_lib.experiments.elbo import forward
+from course_lib.files import data_folder
+from course_lib.models import VAE
+
+
+pytestmark = pytest.mark.usefixtures("on_solutions")
+
+
+SMALL = {
+    "vae": pretraining.Recipe("VAE", 1.0, batch=4),
+    "beta_vae": pretraining.Recipe("beta-VAE", 4.0, batch=4),
+    "beta_tcvae": pretraining.Recipe("beta-TCVAE", 6.0, batch=4),
+    "factor_vae": pretraining.Recipe("FactorVAE", 35.0, batch=4, width=8, layers=2, discriminator_steps=2),
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The same recipes in miniature: 32×32 images, 3 latents, batches of 4, rounds of 2 steps."""
+    monkeypatch.setattr(pretraining, "RECIPES", SMALL)
+    monkeypatch.setattr(pretraining, "LATENTS", 3)
+    monkeypatch.setattr(pretraining, "ROUND", 2)
+    monkeypatch.setattr(pretraining, "measure", lambda vae, sprites, samples=0: {"MIG": 0.25})
+
+
+# ------------------------------------------------------------------ what is in data/checkpoints
+
+
+@pytest.fixture(scope="module")
+def sprites():
+    return Sprites(64)
+
+
+@pytest.mark.parametrize("name", checkpoints.VAES)
+def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
+    """On a small sample, within four standard errors of it (MIG: within its bias and spread at 4,000 points)."""
+    checkpoint = checkpoints.load(name)
+    card, found = checkpoint.card, checkpoint.card["metrics"]
+    assert card["method"] == pretraining.RECIPES[name].method and card["steps"] > 0
+    generator = torch.Generator().manual_seed(123)
+    x, factors = sprites.sample(768, generator)
+    x, logits, mean, log_var, _ = forward(checkpoint.network, x, generator)
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(
+        (1, 2, 3)
+    )
+    kl = 0.5 * (mean**2 + log_var.exp() - log_var - 1).sum(1)
+    for values, name in ((cross_entropy, "reconstruction (nats)"), (kl, "KL (nats)")):
+        assert abs(values.mean() - found[name]) < 4 * values.std() / len(values) ** 0.5
+    assert metrics.mutual_information_gap(mean, factors) == pytest.approx(found["MIG"], abs=0.1)
+
+
+def test_the_folder_holds_the_recipes_and_is_small():
+    folder = data_folder() / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{kind}" for name in (*checkpoints.VAES, "ufdn") for kind in ("safetensors", "json")
+    }
+    assert all(path.stat().st_size < 1.6e6 for path in folder.iterdir())
+
+
+def test_the_readme_shows_the_cards():
+    assert checkpoints.table() in (data_folder() / "README.md").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------ saving and loading
+
+
+def test_half_precision_changes_little(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = VAE(10, 64)
+    card = {"method": "VAE", "network": {"latents": 10, "size": 64, "channels": 1}}
+    checkpoints.save(tmp_path, "vae", vae, card)
+    loaded = checkpoints.load("vae", folder=tmp_path)
+    network = loaded.network
+    assert (
+        loaded.card == card
+        and not network.training
+        and not any(p.requires_grad for p in network.parameters())
+    )
+    for before, after in zip(vae.parameters(), network.parameters(), strict=True):
+        assert after.dtype == torch.float32
+        assert (
+            (after - before).abs() <= before.abs() * 2**-11 + 2**-25
+        ).all()  # half a unit in the last place
+
+
+def test_unknown_and_missing_checkpoints_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'vea'.*beta_tcvae.*course pretrain"):
+        checkpoints.load("vea")
+    with pytest.raises(FileNotFoundError, match="holds nothing"):
+        checkpoints.load("vae", folder=tmp_path)
+
+
+def test_integers_are_kept_as_they_are(tmp_path):
+    network = torch.nn.BatchNorm1d(2)
+    network.num_batches_tracked.fill_(70_001)  # more than half precision can count
+    checkpoints.save(tmp_path, "norm", network, {})
+    loaded = checkpoints.load("norm", build=lambda card: torch.nn.BatchNorm1d(2), folder=tmp_path).network
+    assert loaded.num_batches_tracked.item() == 70_001 and loaded.running_var.dtype == torch.float32
+
+
+# ------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_resumed_training_is_the_same_training(name, small, tmp_path):
+    whole = pretraining.Training(SMALL[name])
+    whole.advance(5)
+    first = pretraining.Training(SMALL[name])
+    first.advance(2)
+    first.save(tmp_path / "state.pt")
+    second = pretraining.Training(SMALL[name])
+    second.resume(tmp_path / "state.pt")
+    second.advance(3)
+    assert second.steps == 5
+    for part in (name for name in whole.parts() if "optimiser" not in name):
+        pairs = zip(whole.parts()[part].parameters(), second.parts()[part].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_each_method_trains_on_its_own_loss(small):
+    """One step from the same start on the same images: four different results, none of them the start."""
+    start = torch.cat([p.flatten() for p in pretraining.Training(SMALL["vae"]).vae.parameters()])
+    ends = []
+    for name in SMALL:
+        training = pretraining.Training(SMALL[name])
+        training.advance(2)
+        ends.append(torch.cat([p.detach().flatten() for p in training.vae.parameters()]))
+    assert all(not torch.equal(end, start) for end in ends)
+    assert all(not torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
+
+
+def test_the_command_trains_and_goes_on(small, tmp_path):
+    arguments = ["pretrain", "vae", "factor_vae", "--state", str(tmp_path / "state"), "--out", str(tmp_path)]
+    for steps in (3, 5):
+        result = CliRunner().invoke(app, [*arguments, "--steps", str(steps)])
+        assert result.exit_code == 0, result.output
+        for name in ("vae", "factor_vae"):
+            card = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+            assert (card["steps"], card["metrics"]) == (steps, {"MIG": 0.25})
+    assert checkpoints.load("factor_vae", folder=tmp_path).card["settings"]["gamma"] > 0
+
+
+def test_an_interrupted_command_leaves_a_valid_checkpoint(small, tmp_path, monkeypatch):
+    def interrupted(self, i, step=pretraining.Training.step):
+        if self.steps + i == 3:
+            raise KeyboardInterrupt
+        return step(self, i)
+
+    monkeypatch.setattr(pretraining.Training, "step", interrupted)
+    arguments = [
+        "pretrain",
+        "vae",
+        "--steps",
+        "6",
+        "--state",
+        str(tmp_path / "state"),
+        "--out",
+        str(tmp_path),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and "goes on" in result.output
+    assert checkpoints.load("vae", folder=tmp_path).card["steps"] == 3
+
+
+def test_the_command_names_an_unknown_model(tmp_path):
+    result = CliRunner().invoke(app, ["pretrain", "gan", "--state", str(tmp_path), "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "gan" in result.output
+
+
+def test_measure_of_a_model_that_encodes_nothing(monkeypatch):
+    """A posterior that is the prior: no information, no total correlation, MIG and score 0."""
+    monkeypatch.setattr(pretraining, "BOUND_IMAGES", 64)
+    few = Sprites(
+        64, only={"scale": [0, 5], "orientation": range(0, 40, 10), "x": range(0, 32, 8), "y": [0, 16]}
+    )
+    vae = VAE(10, 64)
+    last = vae.encoder.head[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    found = pretraining.measure(vae, few)
+    assert found["KL (nats)"] == 0
+    assert found["total correlation (nats)"] == pytest.approx(0, abs=1e-3)
+    assert found["mutual information (nats)"] == pytest.approx(0, abs=1e-3)
+    assert (found["MIG"], found["FactorVAE score"], found["active latents"]) == (0, 0, 0)
+
+
+# ------------------------------------------------------------------ the sweep
+
+
+def test_the_sweep_has_four_methods_four_weights_three_seeds():
+    recipes = pretraining.sweep_recipes()
+    assert len({r.name for r in recipes}) == len(recipes) == 3 * (1 + 4 + 4 + 4)
+    assert {r.method for r in recipes} == {r.method for r in pretraining.RECIPES.values()}
+
+
+@pytest.fixture
+def two_runs(small, monkeypatch):
+    monkeypatch.setattr(pretraining, "sweep_recipes", lambda: [SMALL["factor_vae"], SMALL["vae"]])
+
+
+def test_a_sweep_writes_a_row_for_each_run_and_does_none_twice(two_runs, tmp_path):
+    arguments = [
+        "pretrain",
+        "--sweep",
+        "--steps",
+        "3",
+        "--state",
+        str(tmp_path / "state"),
+        "--out",
+        str(tmp_path),
+    ]
+    for _ in range(2):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        rows = pretraining.read_sweep(tmp_path / "sprites.csv")
+        assert [(r["method"], r["weight"], r["steps"], r["MIG"]) for r in rows] == [
+            ("VAE", 1, 3, 0.25),
+            ("FactorVAE", 35, 3, 0.25),
+        ]
+
+
+def test_a_sweep_goes_on_where_it_was_interrupted(two_runs, tmp_path, monkeypatch):
+    steps = []
+
+    def interrupted(self, i, step=pretraining.Training.step):
+        steps.append(self.steps + i)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return step(self, i)
+
+    monkeypatch.setattr(pretraining.Training, "step", interrupted)
+    table = tmp_path / "sprites.csv"
+    assert not pretraining.sweep(4, tmp_path, table) and pretraining.read_sweep(table) == []
+    assert pretraining.sweep(4, tmp_path, table)
+    assert steps == [0, 1, 2, 3, 3, 0, 1, 2, 3] and len(pretraining.read_sweep(table)) == 2
+
+
+def test_two_processes_share_a_sweep(two_runs, tmp_path):
+    table = tmp_path / "sprites.csv"
+    with pretraining._claim(tmp_path / f"{SMALL['vae'].name}.lock") as free:
+        assert free
+        assert pretraining.sweep(2, tmp_path, table)
+        assert [r["method"] for r in pretraining.read_sweep(table)] == ["FactorVAE"]
+    assert pretraining.sweep(2, tmp_path, table)
+    assert [r["method"] for r in pretraining.read_sweep(table)] == ["VAE", "FactorVAE"]
