@@ -373,8 +373,9 @@ def measure(vae: VAE, sprites: Sprites, samples: int = 2048, points: int = 10_00
     sampler = metrics.GroupSampler(factors)
     represent = mean.__getitem__
     score = metrics.factor_vae_score(represent, sampler, generator)
-    order = torch.randperm(len(mean), generator=generator, device=mean.device)[: points + points // 2]
-    train_rows, test_rows = order[:points], order[points:]
+    points = min(points, 2 * len(mean) // 3)
+    order = torch.randperm(len(mean), generator=generator, device=mean.device)
+    train_rows, test_rows = order[:points], order[points : points + points // 2]
     few = (mean[train_rows], factors[train_rows], mean[test_rows], factors[test_rows])
     values |= {
         "total correlation (nats)": parts.total_correlation,
