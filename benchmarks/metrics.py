@@ -37,22 +37,6 @@ def plain_mig(codes, factors, test_codes, test_factors):
     return np.mean((best[-1] - best[-2]) / [mutual_info_score(v, v) for v in factors.T])
 
 
-def plain_modularity(codes, factors, test_codes, test_factors):
-    squared = information(codes, factors) ** 2
-    largest = squared.max(1)
-    return np.mean(1 - (squared.sum(1) - largest) / (largest * (factors.shape[1] - 1)))
-
-
-def plain_irs(codes, factors, test_codes, test_factors):
-    largest = np.abs(codes - codes.mean(0)).max(0)
-    deviation = np.zeros((codes.shape[1], factors.shape[1]))
-    for k, v in enumerate(factors.T):
-        label = np.digitize(v, np.histogram(v, 20)[1][:-1])
-        groups = [codes[label == value] for value in np.unique(label)]
-        deviation[:, k] = np.mean([np.quantile(np.abs(z - z.mean(0)), 0.99, axis=0) for z in groups], axis=0)
-    return np.average((1 - deviation / largest[:, None]).max(1), weights=largest)
-
-
 def plain_sap(codes, factors, test_codes, test_factors):
     table = np.zeros((codes.shape[1], factors.shape[1]))
     for j, k in np.ndindex(table.shape):
@@ -83,8 +67,6 @@ def factor_vae(codes, factors, test_codes, test_factors):
 
 SCORES = {
     "MIG": (lambda c, f, *_: metrics.mutual_information_gap(c, f), plain_mig),
-    "Modularity": (lambda c, f, *_: metrics.modularity(c, f), plain_modularity),
-    "IRS": (lambda c, f, *_: metrics.interventional_robustness(c, f).score, plain_irs),
     "SAP": (metrics.sap_score, plain_sap),
     "FactorVAE": (factor_vae, plain_factor_vae),
 }

@@ -11,7 +11,7 @@ so that numbers can be compared with published ones: 20 equal-width bins for eac
 - orientation can be scored modulo the symmetry of each shape (`Symmetry`).
 
 A copy of a latent is a second latent with the same information: MIG and SAP are then 0 for its factor, whereas
-modularity, MIG-sup and the interventional robustness, which look at one latent at a time, do not notice it.
+MIG-sup, which looks at one latent at a time, does not notice it.
 Everything runs on the device of the codes and draws from the caller's torch.Generator; logarithms are natural.
 """
 
@@ -194,22 +194,6 @@ def mig_sup(codes: Tensor, factors: Tensor, *, bins: int = BINS, symmetry: Symme
     return ((first - second)[active].sum() / active.sum().clamp(min=1)).item()
 
 
-@torch.no_grad()
-def modularity(
-    codes: Tensor, factors: Tensor, *, bins: int = BINS, symmetry: Symmetry | None = None
-) -> float:
-    """Modularity = mean over latents j of 1 - Σ_{k ≠ k*} I_jk² / ((K - 1) I_jk*²), with k* = argmax_k I_jk.
-
-    codes (N, D), factors (N, K) with K at least 2. In [0, 1]. A latent that tells of no factor counts 0, as in
-    disentanglement_lib. Ridgeway and Mozer (2018), https://arxiv.org/abs/1802.05312.
-    """
-    codes, columns = _prepare(codes, factors, symmetry, varying=2)
-    squared = _mutual_information(codes, columns, bins)[0] ** 2  # (D, K)
-    largest = squared.amax(1)
-    deviation = (squared.sum(1) - largest) / (largest * (len(columns) - 1))
-    return torch.where(largest > 0, 1 - deviation, 0).mean().item()
-
-
 def _mutual_information(codes: Tensor, columns: list[Column], bins: int) -> tuple[Tensor, Tensor]:
     """I(z_j; v_k) (D, K) of binned codes and H(v_k) (K,) in nats, float64, from the counts of all pairs of values."""
     latents = codes.shape[1]
@@ -241,59 +225,6 @@ def _discretise(values: Tensor, bins: int) -> Tensor:
     steps = torch.arange(bins, dtype=values.dtype, device=values.device)
     edges = steps * ((high - low) / bins)[:, None] + low[:, None]  # (D, bins), the left ones
     return torch.searchsorted(edges, values.T.contiguous(), right=True).T - 1
-
-
-# ------------------------------------------------------------------ interventional robustness
-
-
-@dataclass(frozen=True)
-class IRS:
-    """score in [0, 1]; active_latents: how many latents are not constant."""
-
-    score: float
-    active_latents: int
-
-
-@torch.no_grad()
-def interventional_robustness(
-    codes: Tensor,
-    factors: Tensor,
-    *,
-    bins: int = BINS,
-    quantile: float = 0.99,
-    symmetry: Symmetry | None = None,
-) -> IRS:
-    """How far latents stay from moving while one factor is held and all others vary: 1 if each follows one factor.
-
-    IRS = Σ_j w_j max_k (1 - d_jk / w_j) / Σ_j w_j with w_j = max |z_j - E z_j| and d_jk = the mean, over the values of
-    factor k (in `bins` bins), of the `quantile` of |z_j - E[z_j | v_k]|. codes (N, D), factors (N, K). Dead latents
-    are left out; all dead: score 0. Suter et al. (2019), https://arxiv.org/abs/1811.00007.
-    """
-    if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile: expected a number from 0 to 1, got {quantile}")
-    codes, columns = _prepare(codes, factors, symmetry)
-    codes = codes[:, ~_dead(codes)].double().T  # (D, N)
-    if not len(codes):
-        return IRS(0.0, 0)
-    largest = (codes - codes.mean(1, keepdim=True)).abs().amax(1)  # (D,)
-    values = torch.stack([column.values[column.index] for column in columns], dim=1)  # (N, K)
-    groups = [_column(column) for column in _discretise(values.double(), bins).T]
-    deviations = torch.stack([_group_deviation(codes, group, quantile) for group in groups], dim=1)  # (D, K)
-    scores = (1 - deviations / largest[:, None]).amax(1)
-    return IRS(((scores * largest).sum() / largest.sum()).item(), len(codes))
-
-
-def _group_deviation(codes: Tensor, column: Column, quantile: float) -> Tensor:
-    """(D,): the mean over groups of equal column.index of the `quantile` of |z - mean of the group|; codes (D, N)."""
-    size = column.index.bincount(minlength=column.count)  # (V,), none is empty
-    means = codes.new_zeros(len(codes), column.count).index_add_(1, column.index, codes) / size
-    deviation = (codes - means[:, column.index]).abs()
-    key = 2 * column.index + deviation / deviation.amax(1, keepdim=True).clamp(min=1e-300)
-    deviation = deviation.gather(1, key.argsort(dim=1))  # by group, then by size
-    position = quantile * (size - 1).double()
-    below, start = position.long(), size.cumsum(0) - size
-    low, high = deviation[:, start + below], deviation[:, start + torch.minimum(below + 1, size - 1)]
-    return (low + (high - low) * (position - below)).mean(1)
 
 
 # ------------------------------------------------------------------ predicting factors: SAP and DCI
@@ -598,16 +529,19 @@ def factor_vae_score(
 ) -> FactorVAEScore:
     """Which factor was held? Guessed from argmin_j Var_local(z_j) / Var_global(z_j) over batch_size points sharing it.
 
-    represent: observations (M, …) to codes (M, D). The guess for each latent is the factor it voted for most often.
-    Latents of a standard deviation below `threshold` have collapsed and do not vote (it is absolute: the codes of a
-    VAE are on the scale of its prior), and constant ones never do; no latent left: score 0. Kim and Mnih (2018), https://arxiv.org/abs/1802.05983.
+    represent: observations (M, …) to codes (M, D). The guess for each latent is the factor it voted for most often in
+    num_train votes; the score is how often the guess is right in num_eval others. Latents of a variance below
+    `threshold` have collapsed and do not vote (it is absolute: the codes of a VAE are on the scale of its prior), and
+    constant ones never do; no latent left: score 0. This is the definition of lesson 04's exercise. disentanglement_lib
+    compares the standard deviation with .05 and so lets latents vote that carry almost nothing.
+    Kim and Mnih (2018), https://arxiv.org/abs/1802.05983.
     """
     _check_draws(generator, batch_size=batch_size, num_train=num_train, num_eval=num_eval)
     _check_draws(generator, num_variance_estimate=num_variance_estimate)
     anything = torch.full((num_variance_estimate,), sampler.varying[0])
     codes = torch.cat([z[:, 0] for z in _groups(represent, sampler, anything, 1, generator)])
     variance = codes.var(0)
-    active = (variance.sqrt() >= threshold) & ~_dead(codes)
+    active = (variance >= threshold) & ~_dead(codes)
     latents = int(active.sum())
     if latents == 0:
         return FactorVAEScore(0.0, 0.0, 0)

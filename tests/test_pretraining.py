@@ -14,7 +14,6 @@ from course_lib.experiments.elbo import forward
 from course_lib.files import data_folder
 from course_lib.models import VAE
 
-
 pytestmark = pytest.mark.usefixtures("on_solutions")
 
 

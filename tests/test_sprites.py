@@ -1,4 +1,4 @@
-"""The renderer against outlines traced in float64, the variants against plain loops, the file against the truth."""
+"""The renderer against outlines traced in float64, the file against the truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_lib.datasets.dsprites_file import read_dsprites
-from course_lib.datasets.sprites import SYMMETRY, VARIANTS, Sprites, render
+from course_lib.datasets.sprites import SYMMETRY, Sprites, render
 from tests.helpers import generator
 
 SQUARE, ELLIPSE, HEART = 0.0, 1.0, 2.0
@@ -209,14 +209,8 @@ def test_drawing_waits_for_no_value():
     """On `meta` tensors, whose values cannot be read, as on a GPU that the host must not wait for."""
     images = render(torch.empty(3000, 5, device="meta"), 64)
     assert images.is_meta and images.shape == (3000, 1, 64, 64)
-    for variant in VARIANTS:
-        sprites = Sprites(size=32, variant=variant, device="meta")
-        images, factors = sprites.sample(40, generator())
-        assert (
-            images.is_meta
-            and factors.is_meta
-            and images.shape == (40, 1 if variant == "plain" else 3, 32, 32)
-        )
+    images, factors = Sprites(size=32, device="meta").sample(40, generator())
+    assert images.is_meta and factors.is_meta and images.shape == (40, 1, 32, 32)
 
 
 def test_no_gradient_is_recorded():
@@ -263,63 +257,6 @@ def test_batches_run_once_through_the_grid_in_order(batch):
     assert [len(part) for part in images[:-1]] == [batch] * (len(images) - 1)
     assert sprites.grid.index(torch.cat(factors)).tolist() == list(range(192))
     assert torch.equal(torch.cat(images), sprites.images(torch.cat(factors)))
-
-
-# ------------------------------------------------------------------ variants
-
-
-def same_draws(variant: str, size: int = 16, n: int = 40, **options):
-    """Images of a variant, the plain sprites of the same factors, and a generator that repeats the draws."""
-    sprites, factors = Sprites(size, variant, **options), Sprites(size).grid.sample(n, generator(1))
-    return sprites.images(factors, generator(2)), Sprites(size).images(factors)[:, 0], generator(2)
-
-
-def test_colour_is_the_sprite_in_one_light_colour():
-    images, plain, g = same_draws("colour")
-    for image, sprite, r in zip(images, plain, torch.rand(40, 3, generator=g), strict=True):
-        for channel in range(3):
-            assert torch.equal(image[channel], sprite * (0.5 + 0.5 * r[channel]))
-    inside = images[plain[:, None].expand_as(images) == 1]
-    assert 0.5 <= inside.min() < 0.55 and 0.95 < inside.max() <= 1
-
-
-def test_noise_is_added_and_cut_off_at_one():
-    images, plain, g = same_draws("noisy")
-    noise = torch.rand(40, 3, 16, 16, generator=g)
-    for n in range(40):
-        for channel in range(3):
-            wanted = np.minimum(plain[n].numpy() + noise[n, channel].numpy(), 1)
-            assert np.array_equal(images[n, channel].numpy(), wanted)
-    assert (images[plain[:, None].expand_as(images) == 1] == 1).all()
-
-
-def test_scream_inverts_a_tinted_crop_under_the_sprite():
-    photo = torch.rand(3, 56, 70, generator=generator(9))  # 3.5 images on its shorter side: not resized
-    images, plain, g = same_draws("scream", photo=photo)
-    top, left = torch.randint(41, (40,), generator=g), torch.randint(55, (40,), generator=g)
-    tint = torch.rand(40, 3, generator=g)
-    for n in range(40):
-        crop = photo[:, top[n] : top[n] + 16, left[n] : left[n] + 16]
-        background = (crop + tint[n][:, None, None]) / 2
-        wanted = torch.where(plain[n] == 1, 1 - background, background)
-        assert torch.allclose(images[n], wanted, atol=1e-6)
-
-
-def test_the_default_photo_fills_every_size():
-    for size in (16, 64):
-        images, _ = Sprites(size, "scream").sample(20, generator())
-        assert images.shape == (20, 3, size, size) and images.min() >= 0 and images.max() <= 1
-        assert images.std((2, 3)).min() > 0  # a photo, not a plain colour
-
-
-@pytest.mark.parametrize("variant", ["colour", "noisy", "scream"])
-def test_variants_repeat_with_the_seed_and_only_then(variant):
-    sprites = Sprites(16, variant)
-    factors = sprites.grid.sample(8, generator())
-    first = sprites.images(factors, generator(1))
-    assert torch.equal(first, sprites.images(factors, generator(1)))
-    assert not torch.equal(first, sprites.images(factors, generator(2)))
-    assert first.dtype == torch.float32 and first.min() >= 0 and first.max() <= 1
 
 
 # ------------------------------------------------------------------ the original file
@@ -374,16 +311,13 @@ def test_the_trap_would_have_sprung(tmp_path):
     assert (tmp_path / "trapped").exists()
 
 
-def test_parts_and_variants_of_a_file(tmp_path):
+def test_a_part_of_a_file(tmp_path):
     images = small_file(tmp_path / "small.npz", 3).reshape(*SIZES, 8, 8)
     only = {"shape": 2, "orientation": [2, 0]}
     part = Sprites(size=8, path=str(tmp_path / "small.npz"), only=only)
     assert part.grid.names == ("scale", "orientation", "x", "y") and len(part) == 16
     wanted = torch.from_numpy(images[2][:, [2, 0]].reshape(16, 1, 8, 8)).float()
     assert torch.equal(torch.cat([x for x, _ in part.batches(5)]), wanted)
-    noisy = Sprites(size=8, variant="noisy", path=tmp_path / "small.npz", only=only)
-    (noise,) = (x for x, _ in noisy.batches(16, generator()))
-    assert torch.equal(noise, (wanted + torch.rand(16, 3, 8, 8, generator=generator())).clamp(max=1))
 
 
 def test_a_file_of_rendered_images_gives_back_what_was_drawn(tmp_path):
@@ -487,17 +421,11 @@ def with_value(column: int, value: float) -> torch.Tensor:
         (lambda: render(with_value(4, 1.1)), ValueError, r"y in \[0, 1\], but row 1"),
         (lambda: render(with_value(4, math.nan)), ValueError, "only finite numbers"),
         (lambda: Sprites(size=-1), ValueError, "size: expected a positive integer"),
-        (lambda: Sprites(variant="color"), ValueError, r"variant: expected one of \('plain', 'colour'"),
-        (lambda: Sprites(photo=torch.zeros(3, 9, 9)), ValueError, "only variant='scream' uses it"),
-        (lambda: Sprites(variant="scream", photo=torch.zeros(9, 9)), ValueError, r"shape \(3, H, W\)"),
-        (lambda: Sprites(variant="scream", photo=torch.zeros(3, 9, 9).byte()), TypeError, "floating"),
-        (lambda: Sprites(variant="scream", photo=torch.full((3, 9, 9), 9.0)), ValueError, "divide 8-bit values"),
         (lambda: Sprites(only={"colour": 1}), ValueError, "only: no factor is called 'colour'; choose from"),
         (lambda: Sprites(only={"scale": 6}), ValueError, "only: 'scale' takes the integers 0 to 5, got 6"),
         (lambda: Sprites(only=ONLY).images(torch.zeros(2, 5).long()), ValueError, r"expected shape \(N, 3\)"),
         (lambda: Sprites().images(torch.zeros(2, 5)), TypeError, "int64"),
         (lambda: Sprites().images(torch.tensor([[3, 0, 0, 0, 0]])), ValueError, "factor 'shape'"),
-        (lambda: Sprites(variant="noisy").images(torch.zeros(1, 5).long()), TypeError, "expected generator="),
         (lambda: Sprites().sample(-1, generator()), ValueError, "number of points"),
         (lambda: Sprites().sample(1, None), TypeError, "torch.Generator, got NoneType"),
         (lambda: next(Sprites().batches(0)), ValueError, "batch: expected a positive integer, got 0"),

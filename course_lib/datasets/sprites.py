@@ -1,7 +1,6 @@
 """dSprites: a white square, ellipse or heart on black, drawn on demand or read from the original file.
 
 Matthey, Higgins, Hassabis, Lerchner (2017), https://github.com/google-deepmind/dsprites-dataset.
-The three random variants are those of Locatello et al. (2019), https://arxiv.org/abs/1811.12359.
 """
 
 import math
@@ -9,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.datasets.dsprites_file import NAMES, read_dsprites
@@ -17,7 +15,6 @@ from course_lib.datasets.grid import FactorGrid
 
 SHAPES = ("square", "ellipse", "heart")
 SYMMETRY = (4, 2, 1)  # how many rotations in a full turn leave the square, the ellipse, the heart unchanged
-VARIANTS = ("plain", "colour", "noisy", "scream")
 
 # Lengths are in pixels of the original 64x64 images; other sizes are the same picture, sampled differently.
 EXTENT = 64
@@ -145,40 +142,26 @@ class Sprites:
 
     Orientations run from 0 to 2π inclusive, so that the first and the last give the same image.
 
-    variant: "plain" (1 channel), or with 3 channels, r drawn for each image from the caller's generator,
-        "colour": sprite · r, r ~ U(½, 1)³;
-        "noisy": min(sprite + r, 1), r ~ U(0, 1) for each channel of each pixel;
-        "scream": (crop of a photo + r) / 2, r ~ U(0, 1)³, inverted under the sprite.
     only: a part of the grid, by factor. An integer holds the factor at that index and takes it out of the grid;
         a range or list keeps those indices, renumbered from 0. `Sprites(only={"shape": 1, "orientation": 0,
         "x": range(0, 32, 2)})` are upright ellipses, whose grid has the factors scale (6), x (16) and y (32).
     path: the original dsprites_ndarray_*.npz, or a smaller file in its format, read instead of drawn.
-    photo: for "scream", (3, H, W) in [0, 1], resized to 3.5 images on its shorter side. The literature's is
-        Munch's painting, which cannot be bundled; the default is scikit-learn's photograph "china.jpg".
     device: where images, latents and sampled factors are.
     """
 
     def __init__(
         self,
         size: int = 64,
-        variant: str = "plain",
         only: dict[str, int | Sequence[int]] | None = None,
         path: str | Path | None = None,
-        photo: Tensor | None = None,
         device: torch.device | str = "cpu",
     ):
         _check_size(size)
-        if variant not in VARIANTS:
-            raise ValueError(f"variant: expected one of {VARIANTS}, got {variant!r}")
-        if photo is not None and variant != "scream":
-            raise ValueError(f"photo: only variant='scream' uses it, got variant={variant!r}; leave it out")
-        self.size, self.variant, self.device = size, variant, torch.device(device)
+        self.size, self.device = size, torch.device(device)
         complete, values, stored = _complete_grid() if path is None else read_dsprites(path, size)
         self.grid, kept = complete.restrict(only or {})
         self._values = [column[k].to(self.device) for column, k in zip(values, kept, strict=True)]
         self._stored = None if stored is None else _rows(stored, complete, kept).to(self.device)
-        if variant == "scream":
-            self._photo = _resize(_china() if photo is None else photo, size).to(self.device)
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -193,41 +176,24 @@ class Sprites:
         ]
         return torch.stack(columns, dim=1)
 
-    def images(self, factors: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images (N, C, size, size) in [0, 1] of factors (N, K). All but "plain" need a generator."""
-        if self.variant != "plain" and not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"variant {self.variant!r} draws a random number for each image: expected "
-                f"generator=torch.Generator(), got {type(generator).__name__}"
-            )
+    def images(self, factors: Tensor) -> Tensor:
+        """Images (N, 1, size, size), float32 of exactly 0 and 1, of factors (N, K)."""
         if self._stored is None:
-            sprites = render(self.latents(factors), self.size)
-        else:
-            sprites = self._stored[self.grid.index(factors).to(self.device)][:, None].float()
-        match self.variant:
-            case "colour":
-                return sprites * (0.5 + 0.5 * _uniform((len(sprites), 3, 1, 1), generator, self.device))
-            case "noisy":
-                shape = (len(sprites), 3, self.size, self.size)
-                return (sprites + _uniform(shape, generator, self.device)).clamp(max=1)
-            case "scream":
-                return _scream(sprites, self._photo, generator)
-        return sprites
+            return render(self.latents(factors), self.size)
+        return self._stored[self.grid.index(factors).to(self.device)][:, None].float()
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n images (n, C, size, size) and their factors (n, K), uniform over the grid."""
+        """n images (n, 1, size, size) and their factors (n, K), uniform over the grid."""
         factors = self.grid.sample(n, generator).to(self.device)
-        return self.images(factors, generator), factors
+        return self.images(factors), factors
 
-    def batches(
-        self, batch: int, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole grid once, in its order: images (n, C, size, size) and factors (n, K), n = batch but for the last."""
+    def batches(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole grid once, in its order: images (n, 1, size, size) and factors (n, K), n = batch but for the last."""
         if type(batch) is not int or batch < 1:
             raise ValueError(f"batch: expected a positive integer, got {batch!r}")
         for index in torch.arange(len(self), device=self.device).split(batch):
             factors = self.grid.factors(index)
-            yield self.images(factors, generator), factors
+            yield self.images(factors), factors
 
 
 def _complete_grid() -> tuple[FactorGrid, list[Tensor], None]:
@@ -244,43 +210,3 @@ def _rows(images: Tensor, grid: FactorGrid, kept: list[list[int]]) -> Tensor:
         if values != list(range(grid.sizes[axis])):  # spare a copy of the original's 3 GB
             images = images.index_select(axis, torch.tensor(values))
     return images.flatten(0, len(kept) - 1)
-
-
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """U(0, 1), drawn where the generator is: a CPU generator gives the same numbers for every device."""
-    return torch.rand(shape, generator=generator, device=generator.device).to(device)
-
-
-def _scream(sprites: Tensor, photo: Tensor, generator: torch.Generator) -> Tensor:
-    """Crops of the photo (3, H, W), tinted, and inverted where sprites (N, 1, s, s) are 1: (N, 3, s, s)."""
-    n, _, size, _ = sprites.shape
-    windows = photo.unfold(1, size, 1).unfold(2, size, 1)  # (3, H - s + 1, W - s + 1, s, s), a view
-    top, left = (
-        torch.randint(count, (n,), generator=generator, device=generator.device).to(photo.device)
-        for count in windows.shape[1:3]
-    )
-    tint = _uniform((n, 3, 1, 1), generator, photo.device)
-    background = (windows[:, top, left].transpose(0, 1) + tint) / 2
-    return torch.where(sprites == 1, 1 - background, background)
-
-
-def _china() -> Tensor:
-    """scikit-learn's photograph of a Chinese temple, (3, 427, 640) in [0, 1]."""
-    from sklearn.datasets import load_sample_image  # a second of imports, for this one kind of image
-
-    return torch.tensor(load_sample_image("china.jpg")).permute(2, 0, 1) / 255
-
-
-def _resize(photo: Tensor, size: int) -> Tensor:
-    """The photo with a shorter side of 3.5 sizes: 224 for 64, close to the literature's 350 x 274 at most."""
-    if not isinstance(photo, Tensor) or not photo.is_floating_point():
-        got = photo.dtype if isinstance(photo, Tensor) else type(photo).__name__
-        raise TypeError(f"photo: expected a floating torch.Tensor, got {got}")
-    if photo.ndim != 3 or photo.shape[0] != 3 or photo.numel() == 0:
-        raise ValueError(f"photo: expected shape (3, H, W), got {tuple(photo.shape)}")
-    if not ((photo >= 0) & (photo <= 1)).all():
-        raise ValueError("photo: expected values in [0, 1]; divide 8-bit values by 255")
-    ratio = 3.5 * size / min(photo.shape[1:])
-    shape = [max(size, round(ratio * side)) for side in photo.shape[1:]]
-    resized = F.interpolate(photo[None].float(), shape, mode="bilinear", antialias=True)[0]
-    return resized.clamp(0, 1)
