@@ -132,13 +132,11 @@ def check(
     chosen = [found] if isinstance(found, Exercise) else exercises(found)
     answers = own_answers(Path.cwd())
     typer.echo(f"Answers in {answers}")
-    wrong = 0
-    for ex, passed, said in self_check(chosen, answers):
-        wrong += not passed
-        status, *rest = said.splitlines()
-        sign = "✓" if passed else "○" if status == "not attempted" else "✗"
-        typer.echo("\n    ".join([f"{sign} {ex.id}: {status}", *([] if sign == "○" else rest)]))
-    raise typer.Exit(bool(wrong))
+    panels = [panel for _, panel in self_check(chosen, answers)]
+    for panel in panels:
+        lines = panel.lines()
+        typer.echo("\n    ".join(lines[:1] if panel.title == "not attempted" else lines))
+    raise typer.Exit(any(panel.kind != "passed" for panel in panels))
 
 
 @app.command()

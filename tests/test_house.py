@@ -1,17 +1,26 @@
-"""How the library is built: one catalogue, one way to look things up."""
+"""How the library is built: one catalogue, one look-up, findings as data."""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import json
+import string
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import course_lib
 from course_lib import cli
 from course_lib.catalogue import LESSONS, exercises, find
+from course_lib.exercise.findings import KINDS, Finding
 from course_lib.lessons import elbo
 from course_lib.release import revealed
+
+PACKAGE = Path(course_lib.__file__).parent
 
 
 @pytest.mark.parametrize("name", ["02", "02_elbo", "elbo"])
@@ -60,3 +69,58 @@ def test_every_exercise_is_found_by_its_id():
 def test_the_package_is_the_command():
     done = subprocess.run([sys.executable, "-m", "course_lib", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "Usage: course " in done.stdout and "grade" in done.stdout
+
+
+# ---------------------------------------------------------------- findings: codes and fields, sentences at the edge
+
+
+def made_codes() -> set[str]:
+    """Every code that the library writes down: in Wrong(…), Finding(…), .fail(…), .remark(…) and in tables."""
+    sources = [p for folder in ("exercise", "grading") for p in (PACKAGE / folder).glob("*.py")]
+    found = set()
+    for source in sources:
+        if source.name != "findings.py":
+            nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+            found |= {x.value for x in nodes if isinstance(x, ast.Constant) and x.value in KINDS}
+    return found
+
+
+def test_every_code_of_a_finding_is_made_somewhere():
+    assert made_codes() == set(KINDS)
+
+
+def test_findings_travel_as_json():
+    shape = Finding("axis of length 1", {"entry": "", "expected": [2], "got": [2, 1]})
+    value = Finding("value", {"step": "value", "cases": [1, 3], "entry": "loss", "error": 0.25, "index": [1]})
+    value = dataclasses.replace(value, mistake="mean", diagnosis="You averaged.")
+    assert shape.status == "wrong shape" and shape.public == shape.sentence
+    assert value.sentence == (
+        "1 of 3 cases differ. The largest error here is 0.25 (loss), at [1]. A case that differs:"
+    )
+    assert value.public == "1 of 3 cases differ." and value.status == "wrong value"
+    for finding in (shape, value):
+        assert Finding.from_data(json.loads(json.dumps(finding.as_data()))) == finding
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {"code": "shape"},
+        {"code": "no such code", "fields": {}, "mistake": "", "diagnosis": ""},
+        {"code": [], "fields": {}, "mistake": "", "diagnosis": ""},
+        {"code": "shape", "fields": {}, "mistake": "", "diagnosis": ""},
+        {"code": "memory", "fields": {"size": "x", "peak": 1, "bound": 1}, "mistake": "", "diagnosis": ""},
+    ],
+)
+def test_what_is_no_finding_is_refused(data):
+    with pytest.raises(ValueError, match="Not a finding"):
+        Finding.from_data(data)
+
+
+def test_nothing_in_a_public_sentence_comes_from_a_case_or_an_exception():
+    for code, kind in KINDS.items():
+        names = {name for _, name, _, _ in string.Formatter().parse(kind.public or kind.sentence) if name}
+        assert not names & {"text", "index"}, code
+        assert "error:" not in (kind.public or kind.sentence), code

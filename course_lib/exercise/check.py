@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import linecache
 import os
@@ -19,10 +20,11 @@ from torch import Tensor
 from course_lib.exercise import answers
 from course_lib.exercise.compare import agrees, compare, diagnose_structure, kind_of, structure
 from course_lib.exercise.contract import Exercise, MissingAnswer, copy_inputs, run, run_with_gradients
-from course_lib.exercise.device import NUMPY, watch
+from course_lib.exercise.device import watch
+from course_lib.exercise.findings import QUIET, Wrong
 from course_lib.exercise.key import Key, find_key
 from course_lib.exercise.progress import note_check, status
-from course_lib.exercise.report import QUIET, Report, Wrong, megabytes
+from course_lib.exercise.report import Report
 
 
 def check(ex: Exercise) -> None:
@@ -48,11 +50,11 @@ def inspect_answer(ex: Exercise) -> Report:
             torch.default_generator.manual_seed(0)
             _check(ex, report)
     except Wrong as wrong:
-        report.end(**wrong.report)
+        report.end(wrong)
     except KeyboardInterrupt:
-        report.end("interrupted", "The check was interrupted. Is there a loop that does not end?")
+        report.end(Wrong("interrupted"))
     except Exception as error:  # a check never raises, whatever strange tensor an answer returns
-        report.end("cannot be checked", f"The check failed on this answer: {type(error).__name__}: {error}")
+        report.end(Wrong("check failed", text=_raised_fields(ex, error)["text"]))
     if printed.getvalue():
         report.details.append(("It printed:", printed.getvalue().rstrip()))
     if not answers.solutions_in_force():
@@ -71,15 +73,15 @@ class _Printed(io.StringIO):
 def _add_notes(ex: Exercise, report: Report) -> None:
     """What the student should know besides, and the student's own record."""
     if answers.answered_twice(ex):
-        report.notes.append("There are two answers to this exercise: the last counts.")
+        report.remark("answered twice")
     if not report.passed and report.status not in QUIET:
         for other in sorted(answers.called - {ex.id}):
             if status(other) != "passed":
-                report.notes.append(f"Your answer calls {other}, which has not passed its own check.")
+                report.remark("calls a failing answer", exercise=other)
     try:
         note_check(ex, report.status)
     except OSError as error:
-        report.notes.append(f"Your progress could not be saved: {error}")
+        report.remark("progress not saved", text=str(error))
 
 
 def _check(ex: Exercise, report: Report) -> None:
@@ -105,24 +107,15 @@ def _check(ex: Exercise, report: Report) -> None:
 # ---------------------------------------------------------------- calling an answer
 
 
-_IN_PLACE = (
-    "Your answer changes its input in place (+=, an operation that ends in _, or assigning to x[…]). The caller "
-    "still needs that tensor: make a new one."
-)
-_TORCH_SAYS = {  # what torch says: the status, and what it means here
-    "a leaf Variable that requires grad is being used in an in-place": ("changed input", _IN_PLACE),
-    "modified by an inplace operation": (
-        "raised",
-        "An in-place operation (+=, an operation that ends in _, or assigning to x[…]) overwrites a value that the "
-        "backward pass needs. Make a new tensor.",
-    ),
-    "numpy() on Tensor that requires grad": ("not GPU-ready", f"Your answer {NUMPY}."),
-    "synchronizing CUDA operation": (
-        "not GPU-ready",
-        "Your answer makes the processor wait for the GPU: a value read on the host, a size that depends on values, "
-        "or numbers copied to the device (torch.full and torch.arange make them there).",
-    ),
+_TORCH_SAYS = {  # part of what torch says: the code of the finding
+    "a leaf Variable that requires grad is being used in an in-place": "in place",
+    "modified by an inplace operation": "overwritten",
+    "numpy() on Tensor that requires grad": "NumPy",
+    "synchronizing CUDA operation": "CUDA waits",
+    "can't allocate memory": "no memory",
+    "not enough memory": "no memory",
 }
+_KNOWN = {RecursionError: "recursion", SystemExit: "exit", MemoryError: "no memory"}
 
 
 @dataclass
@@ -140,30 +133,24 @@ class Answer:
         except MissingAnswer as missing:
             other = missing.exercise
             raise Wrong(
-                "waiting",
-                f"Your answer calls {other.id}, which has no answer yet. Write it first: notebook {other.notebook}, "
-                f"section “{other.section}”.",
+                "waiting", exercise=other.id, notebook=other.notebook, section=other.section
             ) from None
         except NotImplementedError as error:
             if any(line.startswith("raise NotImplementedError") for _, line in self.own_line(error)):
-                raise Wrong("not attempted", "Your answer still raises NotImplementedError.") from None
+                raise Wrong("stub") from None
             raise self.raised(error) from None
         except (Exception, SystemExit) as error:
             raise self.raised(error) from None
 
     def raised(self, error: BaseException) -> Wrong:
-        """What an exception says, and what it means where that is known."""
-        text = f"{type(error).__name__}: {error}".strip().removesuffix(":")
-        text = text if len(text) <= 600 else text[:600] + " …"
-        known = next((said for part, said in _TORCH_SAYS.items() if part in text), None)
-        kind, message = known or ("raised", text)
-        if isinstance(error, RecursionError):
-            message = "Your answer calls itself without end (RecursionError)."
-        elif isinstance(error, SystemExit):
-            message = "Your answer ends the program: take exit() or sys.exit() out."
-        elif isinstance(error, NameError):
-            message = _unknown_name(error, text)
-        return Wrong(kind, message, details=self.own_line(error))
+        """What an exception means, where that is known; else what it says."""
+        fields = _raised_fields(self.ex, error)
+        code = next((code for part, code in _TORCH_SAYS.items() if part in fields["text"]), "raised")
+        code = next((known for kind, known in _KNOWN.items() if isinstance(error, kind)), code)
+        if isinstance(error, NameError):
+            code, more = _unknown_name(error)
+            fields |= more
+        return Wrong(code, details=self.own_line(error), **fields)
 
     def own_line(self, error: BaseException) -> list[tuple[str, str]]:
         """The student's own line of the traceback; no library frames."""
@@ -182,60 +169,56 @@ class Answer:
         def implementation(*args, **kwargs):
             before = torch.get_rng_state()
             returned.append(self.function(*args, **kwargs))
-            if not torch.equal(before, torch.get_rng_state()) and _GLOBAL_DRAWS not in report.notes:
-                report.notes.append(_GLOBAL_DRAWS)
+            if not torch.equal(before, torch.get_rng_state()):
+                report.remark("global generator")
             return returned[-1]
 
         try:
             found = self.guard(run, self.ex, implementation, inputs)
         except Wrong as wrong:  # the probe may fail on what the answer returned
-            if returned and wrong.report["status"] == "raised" and not wrong.report["details"]:
-                text = f"Your answer returned {kind_of(returned[-1])}, which cannot be used: {wrong.report['message']}"
-                raise Wrong("wrong type", text) from None
+            if returned and wrong.finding.code == "raised" and not wrong.details:
+                text = wrong.finding.fields["text"]
+                raise Wrong("unusable", got=kind_of(returned[-1]), text=text) from None
             raise
         for name, value in case.items():
             if isinstance(value, Tensor) and not _unchanged(value, inputs[name]):
-                raise Wrong("changed input", f"{_IN_PLACE} It changed `{name}`.")
+                raise Wrong("input changed", name=name)
         return found
 
 
-_GLOBAL_DRAWS = (
-    "Your answer draws from torch's global random generator. Take the noise or the generator that it is given: "
-    "a run can then be repeated."
-)
+def _raised_fields(ex: Exercise, error: BaseException) -> dict[str, str]:
+    """What findings say of an exception."""
+    try:
+        text = f"{type(error).__name__}: {error}".strip().removesuffix(":")
+    except Exception:  # an exception of the student's may fail to say what it is
+        text = type(error).__name__
+    text = text if len(text) <= 600 else text[:600] + " …"
+    return {"text": text, "error": type(error).__name__, "exercise": ex.id}
 
 
 def _unchanged(before: Tensor, after: Tensor) -> bool:
     return before.shape == after.shape and torch.equal(before.nan_to_num(), after.nan_to_num())
 
 
-def _unknown_name(error: NameError, text: str) -> str:
-    """A name that the answer's file lacks: left in another cell, as a rule."""
+def _unknown_name(error: NameError) -> tuple[str, dict]:
+    """The code and fields of a name that the answer's file lacks: left in another cell, as a rule."""
     name = error.name or ""
     other = getattr(sys.modules["__main__"], name or " ", None)
     if isinstance(other, Exercise):
-        return f"`{name}` is another exercise's answer: call it as {other.id}."
-    if other is not None:
-        return (
-            f"`{name}` lives in another cell of the notebook. An answer must stand on its own: move what it uses, "
-            "imports too, into the answer's cell."
-        )
-    return f"{text}. An answer must stand on its own: everything it uses, imports too, belongs into its cell."
+        return "name of another answer", {"name": name, "exercise": other.id}
+    return "unknown name" if other is None else "name of another cell", {"name": name}
 
 
 def _load(ex: Exercise) -> Answer:
     if answers.solutions_in_force():
         solution = answers.find_solution(ex)
         if solution is None:
-            raise Wrong("cannot be checked", f"This edition does not contain the solution of {ex.id}.")
+            raise Wrong("no solution", exercise=ex.id)
         return Answer(ex, solution.function, solution.function.__code__.co_filename)
     answer = Answer(ex, answers.load_answer, str(answers.answer_file(ex)))
     answer.function = answer.guard(answers.load_answer, ex)
     if answer.function is None:
-        raise Wrong(
-            "not attempted",
-            f"Write it in section “{ex.section}” of notebook {ex.notebook}, run its cell, then this one again.",
-        )
+        raise Wrong("not written", section=ex.section, notebook=ex.notebook)
     return answer
 
 
@@ -243,7 +226,7 @@ def _key(ex: Exercise) -> Key:
     try:
         return find_key(ex)
     except LookupError as error:
-        raise Wrong("cannot be checked", str(error)) from None
+        raise Wrong("no key", text=str(error)) from None
 
 
 def _run_cases(answer: Answer, key: Key, report: Report) -> list[dict]:
@@ -258,7 +241,7 @@ def _run_cases(answer: Answer, key: Key, report: Report) -> list[dict]:
             raise
         problem = problem or structure(results[-1], expected)
     if problem:
-        raise Wrong(*problem, diagnosis=diagnose_structure(key, results))
+        raise Wrong(dataclasses.replace(problem, **diagnose_structure(key, results)))
     return results
 
 
@@ -272,14 +255,11 @@ def _check_device(answer: Answer, key: Key) -> int:
     try:
         seen = watch(ex, answer.function, inputs, answer.file)
     except (Exception, SystemExit) as error:
-        raise Wrong(
-            "not GPU-ready",
-            f"Run without values, on shapes alone, your answer raised {type(error).__name__}: {error}",
-            details=answer.own_line(error),
-        ) from None
+        known = answer.raised(error)
+        code = "no memory" if known.finding.code == "no memory" else "only with values"
+        raise Wrong(code, details=known.details, **_raised_fields(ex, error)) from None
     if seen.problem:
-        details = [answer.line(seen.line)] if seen.line else []
-        raise Wrong("not GPU-ready", f"Your answer {seen.problem}.", details=details)
+        raise Wrong(seen.problem, details=[answer.line(seen.line)] if seen.line else [])
     if torch.cuda.is_available():
         _check_on_cuda(answer, key)
     return seen.peak
@@ -297,19 +277,15 @@ def _check_on_cuda(answer: Answer, key: Key) -> None:
         finally:
             torch.cuda.set_sync_debug_mode(before)
         if not all(isinstance(v, Tensor) and v.is_cuda for v in found.values()):
-            raise Wrong("wrong device", "Given CUDA tensors, your answer returned one on the CPU.")
+            raise Wrong("CUDA device")
         if not agrees(ex, {k: v.detach().cpu() for k, v in found.items()}, want, gradients=False):
             if ex.probe is None:  # a probe's draw may differ between devices; its properties may not
-                raise Wrong("wrong value", "On the GPU your answer gives other values.")
+                raise Wrong("CUDA value")
 
 
 def _check_memory(ex: Exercise, peak: int) -> None:
     if peak > ex.memory:
-        raise Wrong(
-            "too much memory",
-            f"At size {ex.full_size:,} your answer would hold {megabytes(peak)} at once; {megabytes(ex.memory)} is "
-            "enough. Which intermediate tensor has more axes than it needs?",
-        )
+        raise Wrong("memory", size=ex.full_size, peak=peak, bound=ex.memory)
 
 
 # ---------------------------------------------------------------- speed

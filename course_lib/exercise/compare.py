@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise.contract import Exercise
+from course_lib.exercise.findings import Finding, Wrong
 from course_lib.exercise.key import Key
-from course_lib.exercise.report import Wrong, picture, show
+from course_lib.exercise.report import picture, show
 
 READABLE = 40  # numbers in a case that is small enough to read
 
@@ -36,41 +37,33 @@ def _is_gradient(name: str) -> bool:
 # ---------------------------------------------------------------- type, shape, dtype, device
 
 
-def structure(found: dict, expected: dict) -> tuple[str, str] | None:
-    """What is wrong with the first output of a wrong type, shape, dtype or device: status and message, or None."""
+def structure(found: dict, expected: dict) -> Finding | None:
+    """The first output of a wrong type, shape, dtype or device; None if there is none."""
     wanted = {k: v for k, v in expected.items() if not _is_gradient(k)}
     if found.keys() != wanted.keys():
-        return "wrong type", f"Expected {_outputs(wanted)}; your answer returned {_outputs(found)}."
+        return Finding("outputs", {"expected": _outputs(wanted), "got": _outputs(found)})
     for name, want in wanted.items():
-        got, what = found[name], "" if len(wanted) == 1 else f" in {name}"
-        if not isinstance(got, Tensor):
-            more = " Is there a `return`?" if got is None else ""
-            return (
-                "wrong type",
-                f"Expected a torch.Tensor{what}; your answer returned {kind_of(got)}.{more}",
-            )
-        if got.shape != want.shape:
-            return "wrong shape", _shape_message(got, want, what)
-        if got.device != want.device:
-            return (
-                "wrong device",
-                f"Expected a tensor on {want.device}{what}; your answer returned one on {got.device}.",
-            )
-        if got.dtype != want.dtype:
-            names = [str(d).removeprefix("torch.") for d in (want.dtype, got.dtype)]
-            return "wrong dtype", f"Expected {names[0]}{what}; your answer returned {names[1]}."
+        if problem := _structure(found[name], want):
+            code, fields = problem
+            return Finding(code, {"entry": "" if len(wanted) == 1 else name, **fields})
     return None
 
 
-def _shape_message(got: Tensor, want: Tensor, what: str) -> str:
-    message = (
-        f"Expected shape {tuple(want.shape)}{what}; your answer returned shape {tuple(got.shape)}."
-        if want.ndim
-        else f"Expected a scalar, shape (){what}; your answer returned shape {tuple(got.shape)}."
-    )
-    if got.squeeze().shape == want.squeeze().shape:
-        message += " An axis of length 1 too many or too few (keepdim, [:, None], squeeze)?"
-    return message
+def _structure(got: object, want: Tensor) -> tuple[str, dict] | None:
+    """The code and the fields of what is wrong with one output."""
+    if got is None:
+        return "nothing", {}
+    if not isinstance(got, Tensor):
+        return "no tensor", {"got": kind_of(got)}
+    if got.shape != want.shape:
+        code = "axis of length 1" if got.squeeze().shape == want.squeeze().shape else "shape"
+        return code, {"expected": list(want.shape), "got": list(got.shape)}
+    if got.device != want.device:
+        return "device", {"expected": str(want.device), "got": str(got.device)}
+    if got.dtype != want.dtype:
+        expected, found = (str(x.dtype).removeprefix("torch.") for x in (want, got))
+        return "dtype", {"expected": expected, "got": found}
+    return None
 
 
 def kind_of(value: object) -> str:
@@ -90,16 +83,16 @@ def _outputs(outputs: dict) -> str:
 # ---------------------------------------------------------------- values and gradients
 
 
-def diagnose(ex: Exercise, key: Key, results: list[dict], gradients: bool) -> str:
-    """The sentence of the named mistake that gives these results on every case; "" if there is none."""
+def diagnose(ex: Exercise, key: Key, results: list[dict], gradients: bool) -> dict[str, str]:
+    """The named mistake that gives these results on every case, and its sentence; {} if there is none."""
     for name, outcomes in key.mistakes.items():
         pairs = zip(results, outcomes, strict=True)
         if all(agrees(ex, got, want, gradients) for got, want in pairs):
-            return key.sentences[name]
-    return ""
+            return {"mistake": name, "diagnosis": key.sentences[name]}
+    return {}
 
 
-def diagnose_structure(key: Key, results: list[dict]) -> str:
+def diagnose_structure(key: Key, results: list[dict]) -> dict[str, str]:
     """As `diagnose`, for results of a wrong shape or dtype: by shape and value alone."""
     for name, outcomes in key.mistakes.items():
         pairs = [
@@ -111,8 +104,8 @@ def diagnose_structure(key: Key, results: list[dict]) -> str:
             and torch.allclose(g.double(), w.double(), 1e-4, 1e-5, True)
             for g, w in pairs
         ):
-            return key.sentences[name]
-    return ""
+            return {"mistake": name, "diagnosis": key.sentences[name]}
+    return {}
 
 
 def compare(ex: Exercise, key: Key, results: list[dict], step: str) -> None:
@@ -129,12 +122,10 @@ def compare(ex: Exercise, key: Key, results: list[dict], step: str) -> None:
         return
     _, i, name = min(bad)
     got, want = results[i].get(name), key.outcomes[i].get(name)
-    cases = len({case for _, case, _ in bad})
-    where = f"{cases} of {len(results)} cases differ. " if len(results) > 1 else ""
+    code, fields = _describe(got, want, name)
+    fields |= {"step": step.removesuffix("s"), "cases": [len({case for _, case, _ in bad}), len(results)]}
     raise Wrong(
-        f"wrong {step.removesuffix('s')}",
-        where + _describe(got, want, name),
-        diagnosis=diagnose(ex, key, results, gradients=step == "gradients"),
+        Finding(code, fields, **diagnose(ex, key, results, gradients=step == "gradients")),
         picture="" if got is None or want is None else picture(want, got),
         details=[
             *((f"{k} =", show(key.cases[i][k])) for k in _in_order(ex, key.cases[i])),
@@ -150,17 +141,16 @@ def _in_order(ex: Exercise, case: dict) -> list[str]:
     return sorted(case, key=lambda name: order.index(name) if name in order else len(order))
 
 
-def _describe(got: Tensor | None, want: Tensor | None, name: str) -> str:
-    what, of = "" if name == "result" else f" ({name})", name.removeprefix("gradient of ")
-    if got is None:
-        return f"No gradient reaches `{of}`: is there a .detach(), .data or no_grad on the way?"
-    if want is None:
-        return f"A gradient reaches `{of}`, which should get none: detach it."
+def _describe(got: Tensor | None, want: Tensor | None, name: str) -> tuple[str, dict]:
+    """The code and the fields of how a value, or a gradient, differs."""
+    if got is None or want is None:
+        code = "no gradient" if got is None else "gradient not wanted"
+        return code, {"entry": name.removeprefix("gradient of ")}
+    entry = {"entry": "" if name == "result" else name}
     if got.is_floating_point() and (got.isnan() & ~want.isnan()).any():
-        return f"Your result has NaN where a number is expected{what}."
+        return "NaN", entry
     if got.is_floating_point() and (got.isinf() & ~want.isinf()).any():
-        return f"Your result overflows to infinity{what}: find a stable form."
+        return "overflow", entry
     error = (got.double() - want.double()).abs().nan_to_num(posinf=float("inf"))
     index = [int(i) for i in torch.unravel_index(error.argmax(), error.shape)] if error.ndim else []
-    at = f", at {index}" if index else ""
-    return f"The largest error here is {error.max().item():.3g}{what}{at}. A case that differs:"
+    return "value", {**entry, "error": error.max().item(), "index": index}

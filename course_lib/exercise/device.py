@@ -16,48 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_lib.exercise.contract import Exercise, run, run_with_gradients
+from course_lib.exercise.findings import Finding
 
-NUMPY = (
-    "turns a tensor into a NumPy array: a GPU tensor cannot be one, and no gradient passes it. Stay in torch"
-)
-_TO_CPU = "copies a tensor to the CPU (.cpu(), .tolist(), .to('cpu'), assigning to a CPU tensor): a GPU stalls there"
-_CPU_MIXED_IN = (
-    "mixes a CPU tensor into {}: a GPU crashes or stalls there. Make new tensors on the input's device: "
-    "device=x.device, torch.zeros_like(x), x.new_zeros(…)"
-)
-_MANY_OPERATIONS = (
-    "launches more than {:,} operations, one after the other: is there a Python loop over the batch? A GPU takes "
-    "about as long for an operation on one example as on all of them. Write each step for the whole batch at once"
-)
-_DATA_DEPENDENT = (
-    "makes a tensor whose size depends on values (a boolean mask used as an index, nonzero): a GPU stalls to learn "
-    "that size. Multiply by the mask or use torch.where"
-)
-_STALLS = {
-    "_local_scalar_dense": "reads a value on the host: .item(), float(), bool(), a Python `if` or `for` over a "
-    "tensor (argument validation in torch.distributions does it too; validate_args=False turns it off). A GPU "
-    "stalls there. Stay in tensor operations such as torch.where",
-    "bincount": "calls bincount, whose size depends on the largest value: a GPU stalls to learn it. Add into a "
-    "tensor of known size with index_add_ or scatter_add_",
+_STALLS = {  # operations that make the host wait: the code of the finding
+    "_local_scalar_dense": "host read",
+    "bincount": "bincount",
+    **dict.fromkeys(("nonzero", "masked_select", "argwhere"), "mask as index"),
+    **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"), "size of values"),
+    **dict.fromkeys(
+        ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq"),
+        "linear algebra",
+    ),
+    **dict.fromkeys(("equal", "allclose"), "host comparison"),
 }
-_STALLS |= dict.fromkeys(("nonzero", "masked_select", "argwhere"), _DATA_DEPENDENT)
-_STALLS |= dict.fromkeys(
-    ("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"),
-    "makes a tensor whose size depends on values: a GPU stalls to learn that size",
-)
-_STALLS |= dict.fromkeys(
-    ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq"),
-    "calls a linear-algebra routine that reports failure on the host (cholesky, solve, inv, eigh, svd): a GPU "
-    "stalls there. torch.linalg.cholesky_ex, solve_ex, inv_ex and slogdet do not",
-)
-_STALLS |= dict.fromkeys(
-    ("equal", "allclose"),
-    "calls torch.equal or torch.allclose, which answer on the host: a GPU stalls there. Compare with == instead",
-)
 
 
 class NotReady(Exception):
-    """What a GPU would stall or crash on, in words."""
+    """Ends a run on what a GPU would stall or crash on."""
 
 
 class DeviceWatch(TorchDispatchMode):
@@ -67,7 +42,7 @@ class DeviceWatch(TorchDispatchMode):
         super().__init__()
         self.file = file  # the answer's, to find the line at fault
         self.operations = operations  # at most so many, or None
-        self.problem: str | None = None
+        self.problem: Finding | None = None
         self.line: int | None = None
         self.count = self.alive = self.peak = 0
         self._seen: set[int] = set()
@@ -86,31 +61,31 @@ class DeviceWatch(TorchDispatchMode):
     def _check(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
         self.count += 1
         if self.operations is not None and self.count > self.operations:
-            self.fail(_MANY_OPERATIONS.format(self.operations))
+            self.fail("many operations", operations=self.operations)
         if name == "_to_copy" and torch.device(kwargs.get("device") or "meta").type == "cpu":
-            self.fail(_TO_CPU)
+            self.fail("copy to CPU")
         if name == "copy_" and args[0].device.type == "cpu":
-            self.fail(_TO_CPU)
+            self.fail("copy to CPU")
         if name in ("copy_", "lift_fresh", "detach"):
             return
         if name in ("index", "index_put", "index_put_"):
             masked = any(x is not None and x.dtype == torch.bool for x in args[1])
             if masked and (name == "index" or args[2].numel() > 1):  # x[mask] = number is masked_fill
-                self.fail(_DATA_DEPENDENT)
+                self.fail("mask as index")
         if name in _STALLS:
             self.fail(_STALLS[name])
         # A number may live on the CPU (0-dimensional tensors are passed by value); anything else may not.
         joins = name in ("cat", "stack")
         if any(x.device.type == "cpu" and (x.ndim > 0 or joins) for x in tensors):
-            self.fail(_CPU_MIXED_IN.format(name.strip("_")))
+            self.fail("CPU tensor", operation=name.strip("_"))
 
-    def fail(self, problem: str) -> None:
+    def fail(self, code: str, **fields) -> None:
         if self.problem is None:
             frame = sys._getframe()
             while frame and frame.f_code.co_filename != self.file:
                 frame = frame.f_back
-            self.problem, self.line = problem, frame and frame.f_lineno
-        raise NotReady(self.problem)
+            self.problem, self.line = Finding(code, fields), frame and frame.f_lineno
+        raise NotReady(self.problem.code)
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
@@ -142,7 +117,7 @@ def watch(ex: Exercise, implementation: Callable, inputs: dict, file: str | None
             (run_with_gradients if ex.gradients else run)(ex, implementation, inputs)
     except Exception as error:
         if mode.problem is None and isinstance(error, TypeError) and "numpy" in str(error):
-            mode.problem = NUMPY
+            mode.problem = Finding("NumPy")
         if mode.problem is None:
             raise
     return mode

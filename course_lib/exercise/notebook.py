@@ -6,12 +6,10 @@ name which such a cell would have defined.
 
 from __future__ import annotations
 
-import html
-
 from course_lib.exercise.answers import defined_names, in_force, plain_python
 from course_lib.exercise.contract import Exercise, MissingAnswer
 from course_lib.exercise.device import warm_up
-from course_lib.exercise.progress import Panel
+from course_lib.exercise.panel import Panel
 
 _waiting: dict[str, MissingAnswer] = {}  # names that a waiting cell would have defined
 
@@ -28,10 +26,7 @@ def _panel(missing: MissingAnswer, name: str = "") -> Panel:
     else:
         rest = f"write it in section “{ex.section}” of {ex.notebook}, then"
     text = f"{before}{rest} run this cell again."
-    markup = (
-        f'<div style="border-left:4px solid #888;padding:.3em .9em;margin:.4em 0">○ {html.escape(text)}</div>'
-    )
-    return Panel(text, markup)
+    return Panel(text, kind="open", message=text)
 
 
 def _is_answered(ex: Exercise) -> bool:
@@ -63,7 +58,7 @@ def install(shell) -> None:
             shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         else:
             panel = _panel(missing, "" if missing is error else error.name)
-            shell.display_pub.publish({"text/plain": repr(panel), "text/html": panel.markup})
+            shell.display_pub.publish({"text/plain": repr(panel), "text/html": panel._repr_html_()})
 
     def after_cell(result):
         error = result.error_in_exec

@@ -13,7 +13,8 @@ from pathlib import Path
 from IPython.display import FileLink
 
 from course_lib.exercise import answers
-from course_lib.exercise.progress import Panel, _file, _message, merge
+from course_lib.exercise.panel import Panel, message
+from course_lib.exercise.progress import _file, merge
 from course_lib.files import replace
 
 LARGEST = 200_000  # bytes of one answer
@@ -24,7 +25,7 @@ def download_answers(name: str = "answers.zip") -> FileLink | Panel | None:
     path = answers._HOME / name
     files = sorted(answers.answers_folder().glob("*/*.py"))
     if not files:
-        return _message("There are no answers yet: running an answer's cell saves it.")
+        return message("There are no answers yet: running an answer's cell saves it.")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in [*files, *filter(Path.exists, [_file()])]:
@@ -59,7 +60,7 @@ def upload_answers(path: str | Path | None = None) -> Panel:
     kept = [name for name, text in found.items() if _restore(answers.answers_folder() / name, text)]
     merge({name.removesuffix(".py").replace("/", ".") for name in found}, record)
     also = f" What was here before and differs is kept: {', '.join(kept)} as *.before.py." if kept else ""
-    return _message(f"{len(found)} answers are in force again.{also}")
+    return message(f"{len(found)} answers are in force again.{also}")
 
 
 def _restore(file: Path, text: str) -> bool:

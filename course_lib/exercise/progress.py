@@ -10,6 +10,7 @@ from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise import answers
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key
+from course_lib.exercise.panel import LOOKS, Panel, message
 from course_lib.files import replace
 
 
@@ -61,27 +62,6 @@ def merge(names: set[str], record: object) -> None:
         _write(_read() | entries)
 
 
-class Panel:
-    """Text and HTML of one small message."""
-
-    def __init__(self, text: str, markup: str):
-        self.text, self.markup = text, markup
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return self.markup
-
-
-def _message(text: str, code: str = "") -> Panel:
-    markup = (
-        '<div style="border-left:4px solid #0072B2;padding:.3em .9em;margin:.4em 0;max-width:52em">'
-        f"{html.escape(text)}{'<pre>' + html.escape(code) + '</pre>' if code else ''}</div>"
-    )
-    return Panel(f"{text}\n{code}".strip(), markup)
-
-
 def hint(ex: Exercise) -> Panel:
     """The next hint to an exercise, each stronger than the one before; the last is repeated."""
     hints = find_key(ex).hints
@@ -90,22 +70,17 @@ def hint(ex: Exercise) -> Panel:
     if not answers.solutions_in_force():
         with contextlib.suppress(OSError):  # the hint matters more than the record
             _update(ex, hints=min(given + 1, len(hints)))
-    return _message(f"Hint {now + 1} of {len(hints)}: {hints[now]}")
+    return message(f"Hint {now + 1} of {len(hints)}: {hints[now]}")
 
 
 def reveal(ex: Exercise) -> Panel:
     """The solution's source, where this edition contains it, after an attempt."""
     solution = answers.find_solution(ex, revealed_only=not answers.solutions_in_force())
     if solution is None:
-        return _message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
+        return message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
     if not answers.solutions_in_force() and not _read().get(ex.id, {}).get("checks"):
-        return _message(
-            f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown."
-        )
-    return _message(f"A solution of {ex.id}:", solution.source)
-
-
-_SIGNS = {"passed": ("✓", "#009E73"), "not attempted": ("○", "#888888")}
+        return message(f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown.")
+    return message(f"A solution of {ex.id}:", solution.source)
 
 
 def progress() -> Panel:
@@ -132,11 +107,13 @@ def progress() -> Panel:
     if following:
         lines.append(f"Next: {following.id}, section “{following.section}” of {following.notebook}")
     words = "".join(f"<div>{html.escape(line)}</div>" for line in lines[len(LESSONS) :])
-    return Panel("\n".join(lines), f'<table style="max-width:60em">{"".join(rows)}</table>{words}')
+    table = f'<table style="max-width:60em">{"".join(rows)}</table>{words}'
+    return Panel("\n".join(lines), markup=table)
 
 
 def _mark(ex: Exercise, found: str) -> str:
-    sign, colour = _SIGNS.get(found, ("✗", "#D55E00"))
+    kind = {"passed": "passed", "not attempted": "open"}.get(found, "wrong")
+    colour, sign = LOOKS[kind]
     return (
         f'<span style="white-space:nowrap"><b style="color:{colour}">{sign}</b> '
         f'<code title="{html.escape(found)}">{ex.name}</code></span>'

@@ -1,8 +1,7 @@
-"""What a check found, as one deterministic line of text and as a small HTML panel."""
+"""The report of one check, and the values and pictures that it shows."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,33 +9,42 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-QUIET = ("not attempted", "waiting", "interrupted", "cannot be checked")  # no step of the answer's failed
-
-
-class Wrong(Exception):
-    """Ends a check: the status, the message, and whatever else its report says."""
-
-    def __init__(self, status: str, message: str = "", **more):
-        self.report = {"status": status, "message": message, **more}
+from course_lib.exercise.findings import QUIET, Finding, Wrong
+from course_lib.exercise.panel import Panel
 
 
 @dataclass
 class Report:
-    """The result of one check. `status` is "passed", "not attempted" or what went wrong, in two words."""
+    """The result of one check: no finding, and it has passed; or the finding that ended it."""
 
     exercise: str
-    status: str = "passed"
-    message: str = ""
-    diagnosis: str = ""
+    finding: Finding | None = None
     done: tuple[str, ...] = ()  # steps that passed, in order
     failed: str = ""  # the step that did not
     details: list[tuple[str, str]] = field(default_factory=list)  # (caption, preformatted text)
     picture: str = ""  # SVG
-    notes: list[str] = field(default_factory=list)
+    remarks: list[Finding] = field(default_factory=list)  # what should be known besides
 
     @property
     def passed(self) -> bool:
-        return self.status == "passed"
+        return self.finding is None
+
+    @property
+    def status(self) -> str:
+        """ "passed", "not attempted" or what went wrong, in two words."""
+        return self.finding.status if self.finding else "passed"
+
+    @property
+    def message(self) -> str:
+        return self.finding.sentence if self.finding else ""
+
+    @property
+    def diagnosis(self) -> str:
+        return self.finding.diagnosis if self.finding else ""
+
+    @property
+    def notes(self) -> list[str]:
+        return [remark.sentence for remark in self.remarks]
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -45,47 +53,39 @@ class Report:
         yield
         self.done, self.failed = (*self.done, name), ""
 
-    def end(self, status: str, message: str = "", **more) -> None:
+    def end(self, wrong: Wrong) -> None:
         """Record why the check ended early."""
-        for name, value in {"status": status, "message": message, **more}.items():
-            setattr(self, name, value)
-        if status in QUIET:
+        self.finding, self.picture = wrong.finding, wrong.picture
+        self.details = [*wrong.details, *self.details]
+        if self.status in QUIET:
             self.failed = ""
 
+    def remark(self, code: str, **fields) -> None:
+        """Add what should be known besides, once."""
+        if (found := Finding(code, fields)) not in self.remarks:
+            self.remarks.append(found)
+
+    def panel(self) -> Panel:
+        """What is shown of it."""
+        return Panel(
+            f"{self.exercise}: {self.status}" + (f" ({', '.join(self.done)})" if self.passed else ""),
+            kind="passed" if self.passed else "open" if self.status in QUIET else "wrong",
+            title=self.status,
+            name=self.exercise,
+            steps=self.done,
+            failed=self.failed,
+            diagnosis=self.diagnosis,
+            message=self.message,
+            markup=self.picture,
+            details=self.details,
+            notes=self.notes,
+        )
+
     def __repr__(self) -> str:
-        return f"{self.exercise}: {self.status}" + (f" ({', '.join(self.done)})" if self.passed else "")
+        return repr(self.panel())
 
     def _repr_html_(self) -> str:
-        colour, sign = ("#009E73", "✓") if self.passed else ("#D55E00", "✗")
-        if self.status in QUIET:
-            colour, sign = "#888888", "○"
-        parts = [
-            f'<div role="status" style="border-left:4px solid {colour};padding:.3em .9em;margin:.4em 0;'
-            'max-width:52em;line-height:1.45">',
-            f'<div><b style="color:{colour}">{sign} {self.status}</b> &nbsp;<code>{self.exercise}</code>'
-            f"{self._steps()}</div>",
-        ]
-        if self.diagnosis:
-            parts.append(f'<div style="margin:.3em 0"><b>Diagnosis.</b> {html.escape(self.diagnosis)}</div>')
-        if self.message:
-            parts.append(f"<div>{html.escape(self.message)}</div>")
-        parts.append(self.picture)
-        if self.details:
-            parts.append(
-                '<div style="display:grid;grid-template-columns:max-content 1fr;gap:.2em .9em;margin:.3em 0">'
-            )
-            pre = '<pre style="margin:0;white-space:pre-wrap">'
-            for caption, text in self.details:
-                parts.append(f"<span>{html.escape(caption)}</span>{pre}{html.escape(text)}</pre>")
-            parts.append("</div>")
-        parts += [f"<div><i>{html.escape(note)}</i></div>" for note in self.notes]
-        return "\n".join([*filter(None, parts), "</div>"])
-
-    def _steps(self) -> str:
-        marks = [f'<span style="color:#009E73">✓</span>&nbsp;{s}' for s in self.done]
-        if self.failed:
-            marks.append(f'<span style="color:#D55E00">✗</span>&nbsp;{self.failed}')
-        return f" &nbsp;<small>{' &nbsp; '.join(marks)}</small>" if marks else ""
+        return self.panel()._repr_html_()
 
 
 def show(value: object, rows: int = 6) -> str:
@@ -101,11 +101,6 @@ def show(value: object, rows: int = 6) -> str:
     text = str(part).removeprefix("tensor(").removesuffix(")")
     text = text.split(", dtype=")[0].split(", size=")[0].replace("\n       ", "\n")
     return f"{text}{' …' if cut else ''}   ({shape}, {str(value.dtype).removeprefix('torch.')})"
-
-
-def megabytes(size: int) -> str:
-    """A size in bytes, as GB or MB."""
-    return f"{size / 1024**3:.1f} GB" if size >= 1024**3 else f"{max(size / 1024**2, 0.1):.1f} MB"
 
 
 # ---------------------------------------------------------------- what your code did against what was wanted

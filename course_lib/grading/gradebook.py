@@ -9,6 +9,7 @@ import io
 import json
 from pathlib import Path
 
+from course_lib.exercise.panel import Panel
 from course_lib.files import replace
 
 
@@ -112,8 +113,7 @@ def _cell(text: str) -> str:
 
 def words(row: dict) -> list[str]:
     """What is said about a row, in paragraphs."""
-    line = f"In your code: {row['line']}" if row["line"] else ""
-    return [text for text in (row["diagnosis"], row["message"], line, *row["notes"]) if text]
+    return _panel(row, 0).lines()[1:]
 
 
 # ---------------------------------------------------------------- feedback
@@ -123,11 +123,6 @@ PAGE = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52em; margin: 2em auto; padding: 0 1em }}
-section {{ border-left: 4px solid #D55E00; padding: .2em .9em; margin: .6em 0 }}
-section.passed {{ border-color: #009E73 }}
-section.open {{ border-color: #888 }}
-pre {{ margin: .2em 0; white-space: pre-wrap }}
-p {{ margin: .2em 0 }}
 </style>
 <h1>{name}</h1>
 <p><b>{score} of {total} points</b></p>
@@ -139,17 +134,20 @@ p {{ margin: .2em 0 }}
 def feedback(graded: dict, points: dict[str, int]) -> str:
     """A student's page: every exercise with its diagnosis and the student's own line; no input, no expected value."""
     body = [f"<p>⚠ {html.escape(problem)}</p>" for problem in graded["problems"]]
-    for row in graded["rows"]:
-        status = row["status"]
-        kind = {"passed": "passed", "not attempted": "open"}.get(status, "wrong")
-        sign = {"passed": "✓", "open": "○", "wrong": "✗"}[kind]
-        head = f"<b>{sign} {html.escape(row['exercise'])}</b> · {status} · {row['points']} of {points[row['exercise']]}"
-        said = [f"<b>Diagnosis.</b> {html.escape(row['diagnosis'])}"] if row["diagnosis"] else []
-        said += [html.escape(row["message"])] if row["message"] else []
-        said += [f"In your code:<pre>{html.escape(row['line'])}</pre>"] if row["line"] else []
-        said += [f"<i>{html.escape(note)}</i>" for note in row["notes"]]
-        body.append(
-            f'<section class="{kind}">{"".join(f"<div>{text}</div>" for text in (head, *said))}</section>'
-        )
+    body += [_panel(row, points[row["exercise"]])._repr_html_() for row in graded["rows"]]
     score, total = sum(row["points"] for row in graded["rows"]), sum(points.values())
     return PAGE.format(name=html.escape(graded["name"]), score=score, total=total, body="\n".join(body))
+
+
+def _panel(row: dict, points: int) -> Panel:
+    """A row as the notebook would show it."""
+    return Panel(
+        f"{row['exercise']}: {row['status']}",
+        kind={"passed": "passed", "not attempted": "open"}.get(row["status"], "wrong"),
+        title=f"{row['status']} · {row['points']} of {points}",
+        name=row["exercise"],
+        diagnosis=row["diagnosis"],
+        message=row["message"],
+        details=[("In your code:", row["line"])] if row["line"] else [],
+        notes=row["notes"],
+    )

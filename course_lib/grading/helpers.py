@@ -12,6 +12,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -28,6 +29,7 @@ from course_lib.exercise.answers import (
     plain_python,
 )
 from course_lib.exercise.check import inspect_answer
+from course_lib.exercise.panel import Panel
 from course_lib.files import replace
 from course_lib.grading.sandbox import PACKAGE
 
@@ -42,8 +44,8 @@ def own_answers(folder: Path) -> Path:
     return next((p for p in (folder / named, folder / "notebooks" / named) if p.is_dir()), folder / named)
 
 
-def self_check(chosen: list[Exercise], answers: Path) -> Iterator[tuple[Exercise, bool, str]]:
-    """Check answers in a fresh kernel through nbval; for each exercise, whether it passed and what is said."""
+def self_check(chosen: list[Exercise], answers: Path) -> Iterator[tuple[Exercise, Panel]]:
+    """Check answers in a fresh kernel through nbval; for each exercise, its panel."""
     cells = [new_code_cell("from course_lib.grading.helpers import report", execution_count=1)]
     for ex in chosen:
         passed = new_output("stream", name="stdout", text=f"{ex.id}: passed\n")
@@ -75,21 +77,23 @@ def self_check(chosen: list[Exercise], answers: Path) -> Iterator[tuple[Exercise
             raise RuntimeError(f"The checks could not be run:\n{done.stdout}{done.stderr}")
         found = list(ElementTree.parse(junit).iter("testcase"))[1:]
         for ex, case in zip(chosen, found, strict=True):
-            said = Path(folder, f"{ex.id}.txt")
-            text = (
-                said.read_text(encoding="utf-8")
-                if said.exists()
-                else "ended, or hung, the process that checks it"
-            )
-            yield ex, text.startswith("passed") and case.find("failure") is None, text
+            said = Path(folder, f"{ex.id}.json")
+            panel = Panel(**json.loads(said.read_text())) if said.exists() else _lost(ex)
+            if panel.kind == "passed" and case.find("failure") is not None:
+                panel = _lost(ex)
+            yield ex, panel
+
+
+def _lost(ex: Exercise) -> Panel:
+    """What is said of an answer that took the process with it."""
+    said = "ended, or hung, the process that checks it"
+    return Panel(f"{ex.id}: {said}", kind="wrong", title=said, name=ex.id)
 
 
 def report(name: str) -> None:
-    """In the kernel of `self_check`: check one answer, print its verdict, leave what is said in a file."""
+    """In the kernel of `self_check`: check one answer, print its verdict, leave its panel in a file."""
     found = inspect_answer(find(name))
-    own = [f"{caption} {text}" for caption, text in found.details if caption == "In your code:"]
-    said = [found.status, found.diagnosis, found.message, *own, *found.notes]
-    Path(f"{name}.txt").write_text("\n".join(filter(None, said)), encoding="utf-8")
+    Path(f"{name}.json").write_text(json.dumps(asdict(found.panel())))
     print(f"{name}: {found.status}")
 
 

@@ -23,8 +23,9 @@ from course_lib.exercise import answers
 from course_lib.exercise.check import _check_device, _load
 from course_lib.exercise.contract import Exercise, copy_inputs, run_with_gradients
 from course_lib.exercise.device import warm_up
+from course_lib.exercise.findings import Finding, Wrong
 from course_lib.exercise.key import Key
-from course_lib.exercise.report import Report, Wrong
+from course_lib.exercise.report import Report
 from course_lib.grading.wire import MIME, decode_all, encode_all
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -150,7 +151,7 @@ def observe(ex: Exercise, cases: list[dict]) -> dict:
     """What the answer in force does on `cases`: values, gradients, the run at full size, and what it raised where.
 
     {"status": "ran", "cases": [named tensors], "gradients": [named tensors], "peak": bytes,
-     "wrong": {stage: {"status", "message", "line"}}, "notes": [texts], "called": [ids]}
+     "wrong": {stage: {"finding", "line"}}, "notes": [codes], "called": [ids]}
     """
     found = {"status": "ran", "cases": [], "gradients": [], "wrong": {}}
     report = Report(ex.id)
@@ -170,7 +171,7 @@ def observe(ex: Exercise, cases: list[dict]) -> dict:
                     )
             with _stage("GPU-ready", found):
                 found["peak"] = _check_device(answer, Key(cases, [], {}, {}, []))
-    return found | {"notes": report.notes, "called": sorted(answers.called - {ex.id})}
+    return found | {"notes": [x.code for x in report.remarks], "called": sorted(answers.called - {ex.id})}
 
 
 @contextlib.contextmanager
@@ -178,7 +179,8 @@ def _stage(name: str, found: dict):
     try:
         yield
     except Wrong as wrong:
-        line = next((text for _, text in wrong.report.get("details", ())), "")
-        found["wrong"][name] = {k: wrong.report[k] for k in ("status", "message")} | {"line": line}
+        line = next((text for _, text in wrong.details), "")
+        found["wrong"][name] = {"finding": wrong.finding.as_data(), "line": line}
     except Exception as error:  # whatever strange tensor an answer returns
-        found["wrong"][name] = {"status": "cannot be checked", "message": type(error).__name__, "line": ""}
+        finding = Finding("check failed", {"text": type(error).__name__})
+        found["wrong"][name] = {"finding": finding.as_data(), "line": ""}

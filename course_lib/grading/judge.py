@@ -1,24 +1,23 @@
 """One exercise: what came out of the kernel against the solution's values, as one row of the gradebook.
 
-Nothing of a kernel's words reaches a row unless it is one of our own sentences or a line of the student's answer.
+Nothing of a kernel's words reaches a row: a sentence is made here of a finding's code, and a line is the student's.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from course_lib.catalogue import exercises
-from course_lib.exercise import device
-from course_lib.exercise.check import _GLOBAL_DRAWS, _IN_PLACE, _TORCH_SAYS, _check_memory
+from course_lib.exercise.check import _check_memory
 from course_lib.exercise.compare import agrees, compare, diagnose_structure, structure
 from course_lib.exercise.contract import Exercise
+from course_lib.exercise.findings import Finding, Wrong, megabytes
 from course_lib.exercise.key import Key, record
-from course_lib.exercise.report import Wrong, megabytes
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.wire import Unreadable, decode_all
 
@@ -93,10 +92,12 @@ def judge(ex: Exercise, key: Key, found: Any, source: str, limits: Limits) -> Ro
     except Exception:  # it may be any JSON
         return ended(ex, "tampered", limits)
     try:
-        _judge(ex, key, report)
+        _judge(ex, key, report, source)
         row = Row(ex.id, "passed", ex.points)
+    except Unreadable:
+        return ended(ex, "tampered", limits)
     except Wrong as wrong:
-        row = _row(ex, wrong.report, source, limits)
+        row = _row(ex, wrong, source, limits)
     except Exception:  # a strange tensor, such as one of 16 axes
         row = Row(ex.id, "failed", message="Your answer returned something that cannot be compared.")
     return _noted(row, report)
@@ -111,7 +112,7 @@ class _Found:
         self.cases = [_renamed(decode_all(c), known) for c in _list(found["cases"], len(key.cases))]
         self.gradients = [_renamed(decode_all(c), known) for c in _list(found["gradients"], len(key.cases))]
         self.wrong = {
-            str(stage): {k: str(w[k])[:2000] for k in ("status", "message", "line")}
+            str(stage): (Finding.from_data(w["finding"]), str(w["line"])[:2000])
             for stage, w in found["wrong"].items()
         }
         self.peak = int(found.get("peak", 0))
@@ -134,45 +135,40 @@ def _renamed(outcome: dict, known: set[str]) -> dict:
     return {k if k in plain else f"entry {i}": v for i, (k, v) in enumerate(outcome.items())}
 
 
-def _judge(ex: Exercise, key: Key, found: _Found) -> None:
+def _judge(ex: Exercise, key: Key, found: _Found, source: str) -> None:
     """Raise Wrong for the first step that fails, in the order of `check`."""
     for got, want in zip(found.cases, key.outcomes, strict=False):
         if problem := structure(got, want):
-            raise Wrong(*problem, diagnosis=diagnose_structure(key, found.cases))
-    _fail("runs", found)
+            raise Wrong(replace(problem, **diagnose_structure(key, found.cases)))
+    _fail("runs", found, source, ex)
     compare(ex, key, found.cases, "values")
     if ex.gradients:
-        _fail("gradients", found)
+        _fail("gradients", found, source, ex)
         pairs = zip(found.cases, found.gradients, strict=True)
         if not all(isinstance(v, Tensor) for g in found.gradients for v in g.values()):
-            raise Wrong("tampered")
+            raise Unreadable("A gradient is no tensor")
         compare(ex, key, [got | gradients for got, gradients in pairs], "gradients")
-    _fail("GPU-ready", found)
+    _fail("GPU-ready", found, source, ex)
     if ex.memory:
         _check_memory(ex, found.peak)
 
 
-def _fail(stage: str, found: _Found) -> None:
+def _fail(stage: str, found: _Found, source: str, ex: Exercise) -> None:
     if stage in found.wrong:
-        raise Wrong(**found.wrong[stage])
+        finding, line = found.wrong[stage]
+        raise Wrong(believed(finding, source, ex), details=[("", line)])
 
 
-def _row(ex: Exercise, wrong: dict, source: str, limits: Limits) -> Row:
+def _row(ex: Exercise, wrong: Wrong, source: str, limits: Limits) -> Row:
     """The row of a failed check, without any number of a hidden case."""
-    if wrong["status"] in ("not attempted", "tampered"):
-        return ended(ex, "tampered", limits) if wrong["status"] == "tampered" else not_attempted(ex)
-    if re.search("MemoryError|can't allocate memory|not enough memory", wrong["message"]):
+    finding = wrong.finding
+    if finding.code in ("stub", "not written"):
+        return not_attempted(ex)
+    if finding.code == "no memory":
         return ended(ex, "out of memory", limits)
-    row = Row(ex.id, "failed", diagnosis=wrong.get("diagnosis", ""))
-    line = wrong.get("line", "")
+    row = Row(ex.id, "failed", message=finding.public, diagnosis=finding.diagnosis)
+    line = next((text for _, text in wrong.details), "")
     row.line = line if line.strip() in {x.strip() for x in source.splitlines()} else ""
-    message = wrong["message"]
-    if "line" in wrong:  # it comes from the kernel
-        row.message = known_sentence(message, source, ex)
-    else:
-        row.message = (
-            message.split("The largest error here")[0].strip() or "The values differ from the solution's."
-        )
     return row
 
 
@@ -180,36 +176,24 @@ def not_attempted(ex: Exercise) -> Row:
     return Row(ex.id, "not attempted", message=f"Section “{ex.section}” of notebook {ex.notebook}.")
 
 
-# ---------------------------------------------------------------- words that come from the kernel
+# ---------------------------------------------------------------- findings that come from the kernel
 
 
-_SENTENCES = [message for _, message in _TORCH_SAYS.values()]
-_SENTENCES += [f"Your answer {x}." for x in (*device._STALLS.values(), device.NUMPY, device._TO_CPU)]
-_SENTENCES += [_IN_PLACE, "Your answer calls itself without end (RecursionError)."]
-_SENTENCES += ["Your answer ends the program: take exit() or sys.exit() out."]
-
-
-def known_sentence(message: str, source: str, ex: Exercise) -> str:
-    """The sentence of ours that a message is; else the kind of exception, where it is Python's or names a name."""
-    for sentence in [*_SENTENCES, f"Your answer {device._MANY_OPERATIONS.format(ex.operations)}."]:
-        if message.startswith(sentence):
-            return sentence
-    if message.startswith("Your answer mixes a CPU tensor into "):
-        return f"Your answer {device._CPU_MIXED_IN.format('a GPU operation')}."
-    if named := re.search(r"`(\w+)` lives in another cell|name '(\w+)' is not defined", message):
-        name = named[1] or named[2]
-        if re.search(rf"\b{name}\b", source):
-            return f"`{name}` is not defined: everything an answer uses, imports too, belongs into its cell."
-    if waits := re.match(r"Your answer calls (\w+\.\w+), which has no answer yet", message):
-        return f"Your answer calls {waits[1]}, which has no answer." if _is_exercise(waits[1]) else ""
-    on_shapes = message.startswith("Run without values, on shapes alone")
-    kind = re.search(r"\b(\w+(Error|Exit|Exception))\b", message)
-    known = kind and isinstance(getattr(builtins, kind[1], None), type)
-    return (
-        f"Your answer raised {kind[1] if known else 'an exception'}"
-        f"{', run without values, on shapes alone' if on_shapes else ''}. "
-        f"check({ex.id}) in the notebook shows what it says."
-    )
+def believed(finding: Finding, source: str, ex: Exercise) -> Finding:
+    """A finding that came from the kernel, with no field but those that are made sure of here."""
+    name, error, other = (str(finding.fields.get(k)) for k in ("name", "error", "exercise"))
+    fields = {
+        "name": name if re.search(rf"\b{re.escape(name)}\b", source) else "a name",
+        "error": error if isinstance(getattr(builtins, error, None), type) else "an exception",
+        "exercise": other if finding.code == "waiting" and _is_exercise(other) else ex.id,
+        "operations": ex.operations,
+    }
+    safe = Finding(finding.code, fields)
+    try:
+        _ = safe.status, safe.public
+    except KeyError:  # it says more than a kernel may
+        return Finding("check failed")
+    return safe
 
 
 def _is_exercise(name: Any) -> bool:
@@ -218,7 +202,7 @@ def _is_exercise(name: Any) -> bool:
 
 def _noted(row: Row, found: _Found) -> Row:
     """Add the notes that are ours, and which other answers this one calls (the worker adds how those went)."""
-    if _GLOBAL_DRAWS in found.notes:
-        row.notes.append(_GLOBAL_DRAWS)
+    if "global generator" in found.notes:
+        row.notes.append(Finding("global generator").sentence)
     row.notes += [f"calls {name}" for name in found.called if _is_exercise(name)]
     return row
