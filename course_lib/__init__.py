@@ -1,7 +1,9 @@
 """An introduction to disentanglement: the library of the course, with holes that students fill."""
 
-from course_lib.exercise import answer, check, hint, notebook, progress, reveal
+from course_lib import notebook
+from course_lib.exercise import answer, hint, progress, reveal
 from course_lib.exercise.portable import download_answers, upload_answers
+from course_lib.notebook import check
 from course_lib.training import keep_freed_memory
 
 __all__ = ["answer", "check", "download_answers", "hint", "progress", "reveal", "upload_answers"]

@@ -11,7 +11,7 @@ import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from course_lib.exercise import MissingAnswer
+from course_lib.exercise.answers import MissingAnswer
 from course_lib.plots import describe, figure_png, picture_html, speed_bars
 
 

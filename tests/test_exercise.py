@@ -20,12 +20,19 @@ from IPython.core.interactiveshell import InteractiveShell
 from typer.testing import CliRunner
 
 import course_lib
-from course_lib import catalogue, check, cli, download_answers, lessons, upload_answers, widgets
+from course_lib import catalogue, check, cli, download_answers, lessons, notebook, upload_answers, widgets
 from course_lib.catalogue import Lesson
-from course_lib.exercise import answers, key, notebook
-from course_lib.exercise.answers import HEADER, answer_file, find_answers, load_answer, save_answer
+from course_lib.exercise import answers, key
+from course_lib.exercise.answers import (
+    HEADER,
+    MissingAnswer,
+    answer_file,
+    find_answers,
+    load_answer,
+    save_answer,
+)
 from course_lib.exercise.check import inspect_answer, measure_speed
-from course_lib.exercise.contract import Exercise, MissingAnswer, run_with_gradients
+from course_lib.exercise.contract import Exercise, run_with_gradients
 from course_lib.exercise.device import DeviceWatch, watch
 from course_lib.exercise.progress import hint, progress, reveal, status
 from course_lib.exercise.report import Report, picture, show

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import re
 import string
 import subprocess
 import sys
@@ -124,3 +125,90 @@ def test_nothing_in_a_public_sentence_comes_from_a_case_or_an_exception():
         names = {name for _, name, _, _ in string.Formatter().parse(kind.public or kind.sentence) if name}
         assert not names & {"text", "index"}, code
         assert "error:" not in (kind.public or kind.sentence), code
+
+
+# ---------------------------------------------------------------- imports point one way
+
+LAYERS = [  # each imports from those above it, and within its own; grading, release and cli stand beside the lessons
+    {"catalogue", "files"},
+    {"exercise"},
+    {"checkpoints", "datasets", "metrics", "models", "plots", "training", "widgets"},
+    {"lessons"},
+    {"experiments"},
+    {"notebook", "grading", "release", "cli", "__main__", "course_lib"},
+]
+ABOVE = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+
+
+def modules() -> dict[str, Path]:
+    """The modules of the library by name, without "course_lib."; the package itself is "course_lib"."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").strip(".")
+        found[name or "course_lib"] = path
+    return found
+
+
+def imports(path: Path, known: set[str]) -> set[str]:
+    """The library's modules that a file imports, at its top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {n if n.removeprefix("course_lib.") in known else node.module for n in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    found = {name.removeprefix("course_lib.") for name in found if name.partition(".")[0] == "course_lib"}
+    assert found <= known, f"{path} imports {found - known}"
+    return found
+
+
+IMPORTS = {name: imports(path, set(modules())) for name, path in modules().items()}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_imports_point_one_way(name):
+    part = ABOVE[name.partition(".")[0]]
+    up = {other for other in IMPORTS[name] if ABOVE[other.partition(".")[0]] > part and other != "course_lib"}
+    assert not up, f"{name} imports {up}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert (
+        "exercise.compare" in IMPORTS["exercise.check"] and "widgets" in IMPORTS["notebook"]
+    )  # of a function
+    left = dict(IMPORTS)
+    while free := {name for name, wanted in left.items() if not wanted & left.keys() - {name}}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    assert not left, f"in or above a circle: {left}"
+
+
+def test_only_the_resolver_looks_for_solutions_in_a_lesson():
+    """Nothing that a student runs imports them; instructors' commands (grading) do."""
+    for name, path in modules().items():
+        source = path.read_text(encoding="utf-8")
+        if not name.startswith(("grading", "release", "cli", "exercise.answers")):
+            assert not re.search(r"^\s*(from|import) solutions|import_module\(.?.solutions", source, re.M), (
+                name
+            )
+
+
+SLOW = (
+    "IPython",
+    "ipywidgets",
+    "matplotlib",
+    "nbformat",
+    "pandas",
+    "scipy",
+    "seaborn",
+    "sklearn",
+    "torchvision",
+)
+
+
+def test_importing_all_lessons_imports_nothing_slow():
+    """Outside a notebook; within one, IPython is there already. What costs is counted in modules, not in time."""
+    program = "import sys; from course_lib.catalogue import exercises; exercises(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {name.partition(".")[0] for name in done.stdout.split()} & set(SLOW)

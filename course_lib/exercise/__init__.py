@@ -1,8 +1,7 @@
-"""Exercises: contract, answer, solution, key, check."""
+"""Exercises: contract, answer, solution, key, check. Imported by the lessons, and importing none of them."""
 
-from course_lib.exercise.answers import answer
-from course_lib.exercise.check import check
-from course_lib.exercise.contract import MB, Exercise, MissingAnswer, exercise
+from course_lib.exercise.answers import MissingAnswer
+from course_lib.exercise.contract import MB, Exercise, answer, exercise
 from course_lib.exercise.progress import hint, progress, reveal
 
 __all__ = [
@@ -10,7 +9,6 @@ __all__ = [
     "Exercise",
     "MissingAnswer",
     "answer",
-    "check",
     "exercise",
     "hint",
     "progress",

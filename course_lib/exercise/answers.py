@@ -10,11 +10,8 @@ import symtable
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
-from IPython.core.getipython import get_ipython
-from IPython.core.inputtransformer2 import TransformerManager
-
-from course_lib.exercise.contract import Exercise, MissingAnswer
 from course_lib.files import replace
 
 HEADER = """\
@@ -39,6 +36,27 @@ _HOME = Path.cwd()  # answers stay where the notebook started, whatever it chang
 _loaded: dict[Path, tuple[tuple[int, int], Callable]] = {}
 
 
+class Hole(Protocol):
+    """What is asked of an exercise here: `contract.Exercise` stands above and uses all this."""
+
+    id: str  # lesson.name
+    lesson: str
+    name: str
+    notebook: str
+    section: str
+
+
+class MissingAnswer(NotImplementedError):
+    """Raised where a lesson calls an exercise that has no answer yet."""
+
+    def __init__(self, exercise: Hole):
+        self.exercise = exercise
+        super().__init__(
+            f"{exercise.id} has no answer yet. Write it in notebook {exercise.notebook}, section "
+            f"“{exercise.section}”, run its cell, then run this cell again."
+        )
+
+
 def solutions_in_force() -> bool:
     """True where COURSE_ANSWERS=solutions asks for the hidden solutions instead of answers."""
     return os.environ.get(_SETTING) == "solutions"
@@ -50,7 +68,7 @@ def answers_folder() -> Path:
     return _HOME / Path(setting if setting not in ("", "solutions") else "answers").expanduser()
 
 
-def answer_file(ex: Exercise) -> Path:
+def answer_file(ex: Hole) -> Path:
     """The file of a student's answer, whether it exists or not."""
     return answers_folder() / ex.lesson / f"{ex.name}.py"
 
@@ -64,6 +82,8 @@ def plain_python(source: str) -> str:
         magic, _, source = source.lstrip().partition("\n")
         if magic.split()[0] not in ("%%time", "%%timeit", "%%capture", "%%prun"):
             return ""  # another language
+    from IPython.core.inputtransformer2 import TransformerManager  # slow to import, and not needed by lessons
+
     return TransformerManager().transform_cell(source)
 
 
@@ -139,37 +159,18 @@ def _text(source: str, node: ast.stmt) -> str:
     return "\n".join(source.splitlines()[first - 1 : node.end_lineno])
 
 
-# ---------------------------------------------------------------- the decorator
+# ---------------------------------------------------------------- saving an answer
 
 
-def answer(ex: Exercise) -> Callable[[Callable], Exercise | Callable]:
-    """Decorator of an answer's cell: saves the function's source as a file and puts it in force.
-
-    A stub never replaces an answer that was saved before.
-    """
-    if not isinstance(ex, Exercise):
-        raise TypeError(f"@answer expects an exercise of a lesson, such as elbo.gaussian_kl; got {ex!r}.")
-
-    def plug_in(function: Callable) -> Exercise | Callable:
-        cell = sys._getframe(1)  # the function itself may come from another decorator's file
-        if str(cell.f_globals.get("__name__")).startswith("answers."):  # a saved file is being loaded
-            function.answers = ex.id
-            return function
-        if not solutions_in_force():
-            save_answer(ex, _cell_source(cell.f_code.co_filename))
-        return ex
-
-    return plug_in
-
-
-def _cell_source(file: str) -> str:
+def cell_source(file: str) -> str:
     """The source of the running cell. Under %%time it is in IPython's history alone."""
     lines = linecache.getlines(file)
-    shell = get_ipython()
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
     return "".join(lines) if lines or shell is None else shell.history_manager.input_hist_raw[-1]
 
 
-def save_answer(ex: Exercise, source: str) -> None:
+def save_answer(ex: Hole, source: str) -> None:
     """Write the last answer to `ex` in `source` to its file; stubs are passed over."""
     found = [text for name, text in find_answers(source) if name == ex.id]
     if not found:
@@ -192,7 +193,7 @@ def save_answer(ex: Exercise, source: str) -> None:
 # ---------------------------------------------------------------- which answer is in force
 
 
-def load_answer(ex: Exercise) -> Callable | None:
+def load_answer(ex: Hole) -> Callable | None:
     """The student's answer, run from its file in a clean namespace; None where there is none."""
     path = answer_file(ex)
     try:
@@ -213,7 +214,7 @@ def load_answer(ex: Exercise) -> Callable | None:
     return found[-1]
 
 
-def answered_twice(ex: Exercise) -> bool:
+def answered_twice(ex: Hole) -> bool:
     """True where the cell, or the file edited by hand, held two answers to the exercise: the last counts."""
     try:
         source = answer_file(ex).read_text(encoding="utf-8")
@@ -222,7 +223,7 @@ def answered_twice(ex: Exercise) -> bool:
         return False
 
 
-def find_solution(ex: Exercise, revealed_only: bool = False):
+def find_solution(ex: Hole, revealed_only: bool = False) -> Any:
     """The `Solution` of an exercise, looked up by name; None where this edition has none (to reveal)."""
     try:
         package = importlib.import_module("solutions")
@@ -235,7 +236,7 @@ def find_solution(ex: Exercise, revealed_only: bool = False):
         raise
 
 
-def in_force(ex: Exercise) -> Callable:
+def in_force(ex: Hole) -> Callable:
     """The student's answer; else a solution that this edition reveals; else MissingAnswer."""
     student = None if solutions_in_force() else load_answer(ex)
     if student is not None:

@@ -1,4 +1,4 @@
-"""`check`: run a student's answer against its key, and say what is right and what is wrong."""
+"""Run a student's answer against its key, and find what is right and what is wrong."""
 
 from __future__ import annotations
 
@@ -18,27 +18,14 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise import answers
+from course_lib.exercise.answers import MissingAnswer
 from course_lib.exercise.compare import agrees, compare, diagnose_structure, kind_of, structure
-from course_lib.exercise.contract import Exercise, MissingAnswer, copy_inputs, run, run_with_gradients
+from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
 from course_lib.exercise.device import watch
 from course_lib.exercise.findings import QUIET, Wrong
 from course_lib.exercise.key import Key, find_key
 from course_lib.exercise.progress import note_check, status
 from course_lib.exercise.report import Report
-
-
-def check(ex: Exercise) -> None:
-    """Check the answer in force and display what was found. Never raises for a wrong answer."""
-    if not isinstance(ex, Exercise):
-        raise TypeError(f"check expects an exercise, such as elbo.gaussian_kl; got {type(ex).__name__}.")
-    from IPython.display import display
-
-    report = inspect_answer(ex)
-    display(report)
-    if report.passed and ex.plain:
-        from course_lib.widgets import show_speed
-
-        show_speed(ex.name, *measure_speed(ex))
 
 
 def inspect_answer(ex: Exercise) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +12,9 @@ import torch
 from torch import Tensor
 
 from course_lib.catalogue import LESSONS, declare
+from course_lib.exercise import answers
 
 MB = 1024**2
-
-
-class MissingAnswer(NotImplementedError):
-    """Raised where a lesson calls an exercise that has no answer yet."""
-
-    def __init__(self, exercise: Exercise):
-        self.exercise = exercise
-        super().__init__(
-            f"{exercise.id} has no answer yet. Write it in notebook {exercise.notebook}, section "
-            f"“{exercise.section}”, run its cell, then run this cell again."
-        )
 
 
 @dataclass(eq=False)
@@ -69,9 +60,7 @@ class Exercise:
         return next((x.notebook for x in LESSONS if x.module == self.lesson), self.lesson)
 
     def __call__(self, *args, **kwargs):
-        from course_lib.exercise.answers import in_force
-
-        return in_force(self)(*args, **kwargs)
+        return answers.in_force(self)(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<exercise {self.id}>"
@@ -86,6 +75,26 @@ def exercise(section: str, **options) -> Callable[[Callable], Exercise]:
         return ex
 
     return declared
+
+
+def answer(ex: Exercise) -> Callable[[Callable], Exercise | Callable]:
+    """Decorator of an answer's cell: saves the function's source as a file and puts it in force.
+
+    A stub never replaces an answer that was saved before.
+    """
+    if not isinstance(ex, Exercise):
+        raise TypeError(f"@answer expects an exercise of a lesson, such as elbo.gaussian_kl; got {ex!r}.")
+
+    def plug_in(function: Callable) -> Exercise | Callable:
+        cell = sys._getframe(1)  # the function itself may come from another decorator's file
+        if str(cell.f_globals.get("__name__")).startswith("answers."):  # a saved file is being loaded
+            function.answers = ex.id
+            return function
+        if not answers.solutions_in_force():
+            answers.save_answer(ex, answers.cell_source(cell.f_code.co_filename))
+        return ex
+
+    return plug_in
 
 
 def generator_for(x: Tensor, seed: int = 0) -> torch.Generator:

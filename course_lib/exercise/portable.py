@@ -9,8 +9,7 @@ import re
 import sys
 import zipfile
 from pathlib import Path
-
-from IPython.display import FileLink
+from typing import Any
 
 from course_lib.exercise import answers
 from course_lib.exercise.panel import Panel, message
@@ -20,7 +19,7 @@ from course_lib.files import replace
 LARGEST = 200_000  # bytes of one answer
 
 
-def download_answers(name: str = "answers.zip") -> FileLink | Panel | None:
+def download_answers(name: str = "answers.zip") -> Any:
     """All answers and the record of progress as a zip beside the notebook: a link to it; on Colab, a download."""
     path = answers._HOME / name
     files = sorted(answers.answers_folder().glob("*/*.py"))
@@ -34,6 +33,8 @@ def download_answers(name: str = "answers.zip") -> FileLink | Panel | None:
     if "google.colab" in sys.modules:
         importlib.import_module("google.colab.files").download(str(path))
         return None
+    from IPython.display import FileLink
+
     return FileLink(name, result_html_prefix=f"{len(files)} answers: ")
 
 

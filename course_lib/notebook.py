@@ -1,17 +1,35 @@
-"""What a notebook does where an answer is missing: it says which one and where, and *Run All* goes on.
+"""What a notebook calls and shows: `check`, and a panel in the place of a traceback where an answer is missing.
 
 A cell that calls a missing answer shows a panel instead of a traceback. So does a later cell that needs a
-name which such a cell would have defined.
+name which such a cell would have defined: *Run All* goes on.
 """
 
 from __future__ import annotations
 
-from course_lib.exercise.answers import defined_names, in_force, plain_python
-from course_lib.exercise.contract import Exercise, MissingAnswer
+from course_lib.exercise.answers import MissingAnswer, defined_names, in_force, plain_python
+from course_lib.exercise.check import inspect_answer, measure_speed
+from course_lib.exercise.contract import Exercise
 from course_lib.exercise.device import warm_up
 from course_lib.exercise.panel import Panel
 
 _waiting: dict[str, MissingAnswer] = {}  # names that a waiting cell would have defined
+
+
+def check(ex: Exercise) -> None:
+    """Check the answer in force and display what was found. Never raises for a wrong answer."""
+    if not isinstance(ex, Exercise):
+        raise TypeError(f"check expects an exercise, such as elbo.gaussian_kl; got {type(ex).__name__}.")
+    from IPython.display import display
+
+    report = inspect_answer(ex)
+    display(report)
+    if report.passed and ex.plain:
+        from course_lib.widgets import show_speed  # matplotlib and ipywidgets are slow to import
+
+        show_speed(ex.name, *measure_speed(ex))
+
+
+# ---------------------------------------------------------------- where an answer is missing
 
 
 def _panel(missing: MissingAnswer, name: str = "") -> Panel:
