@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib.datasets.grid import FactorGrid
 from course_lib.experiments import factor_vae as experiments
 from course_lib.lessons import factor_vae as lesson
 from course_lib.models import VAE
@@ -268,20 +267,20 @@ def test_gamma_keeps_latents_from_copying_each_other():
 
 # ------------------------------------------------------------------ FactorVAE score
 
-GRID = FactorGrid(("scale", "x", "y"), (3, 5, 4))
+FACTORS = torch.cartesian_prod(torch.arange(3), torch.arange(5), torch.arange(4))
 
 
 def identity_code():
-    return GRID.factors(torch.arange(len(GRID))).float()
+    return FACTORS.float()
 
 
 def score_of(codes, seed=0, votes=300, size=16):
-    groups, factors = experiments.draw_votes(codes, GRID, votes, size, generator(seed))
+    groups, factors = experiments.draw_votes(codes, FACTORS, votes, size, generator(seed))
     return solved.factor_vae_score(groups, factors, codes.var(0), 3).item()
 
 
 def test_a_vote_holds_one_factor_still():
-    groups, factors = experiments.draw_votes(identity_code(), GRID, 300, 16, generator())
+    groups, factors = experiments.draw_votes(identity_code(), FACTORS, 300, 16, generator())
     still = groups.var(1) == 0  # (V, K)
     assert still.gather(1, factors[:, None]).all()
     assert still.float().sum(1).mean() < 1.05  # two factors stay by chance in next to no vote
@@ -352,8 +351,8 @@ def test_further_discriminator_steps_leave_the_vae_alone():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: experiments.draw_votes(torch.zeros(5, 2), GRID, 3, 4, generator()), "60 points"),
-        (lambda: experiments.draw_votes(identity_code(), GRID, 3, 1, generator()), "at least two"),
+        (lambda: experiments.draw_votes(torch.zeros(5, 2), FACTORS, 3, 4, generator()), "60 points"),
+        (lambda: experiments.draw_votes(identity_code(), FACTORS, 3, 1, generator()), "at least two"),
         (lambda: experiments.make_discriminator(0), "latents=0"),
         (lambda: train_a_little(batch=5), "even batch"),
         (lambda: train_a_little(batch=4, discriminator_steps=0), "discriminator_steps=0"),

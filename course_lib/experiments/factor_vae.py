@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from course_lib.datasets.grid import FactorGrid
+from course_lib import metrics
 from course_lib.experiments.elbo import Sample, draw_images
 from course_lib.lessons import elbo
 from course_lib.lessons.factor_vae import (
@@ -152,22 +152,20 @@ def train_factor_vae(
 
 
 def draw_votes(
-    codes: Tensor, grid: FactorGrid, votes: int, size: int, generator: torch.Generator
+    codes: Tensor, factors: Tensor, votes: int, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The groups of codes for `factor_vae_score`: (votes, size, D), and the factor held still in each, (votes,).
 
-    codes (N, D) of the whole grid, in its order. Each vote draws one factor and one value of it; the others vary.
+    codes (N, D), factors (N, K) int64. Each vote draws one factor that varies and one value of it; the others vary.
     """
-    if codes.ndim != 2 or len(codes) != len(grid):
+    if codes.ndim != 2 or len(codes) != len(factors):
         raise ValueError(
-            f"codes: expected one row for each of the grid's {len(grid)} points, got {tuple(codes.shape)}"
+            f"codes: expected one row for each of {len(factors)} points, got {tuple(codes.shape)}"
         )
     if size < 2:
         raise ValueError(f"size: a variance needs at least two codes, got {size}")
-    k = len(grid.names)
-    factors = grid.sample(votes * size, generator).unflatten(0, (votes, size))  # (V, L, K)
-    held = torch.randint(k, (votes,), generator=generator, device=generator.device)
-    is_held = (held[:, None] == torch.arange(k, device=held.device))[:, None]  # (V, 1, K)
-    factors = torch.where(is_held, factors[:, :1], factors)
-    index = grid.index(factors.flatten(0, 1)).to(codes.device)
-    return codes[index].unflatten(0, (votes, size)), held.to(codes.device)
+    sampler = metrics.GroupSampler(factors)
+    choice = torch.randint(len(sampler.varying), (votes,), generator=generator, device=generator.device)
+    held = torch.tensor(sampler.varying, device=generator.device)[choice]
+    rows = sampler(held, size, generator).to(codes.device)
+    return codes[rows].unflatten(0, (votes, size)), held.to(codes.device)
