@@ -37,9 +37,10 @@ OBSERVATIONS = 4096  # observations that are encoded at once
 class Symmetry:
     """Orientation modulo each shape's symmetry: merges the grid's orientations that (nearly) look alike.
 
-    shape, orientation: the columns of these factors; shape=None where there is one shape only. folds: for each shape,
-    how many rotations in a full turn leave it unchanged. period: grid steps in a full turn; 39 for dSprites, whose 40
-    orientations run from 0 to 2π inclusive, so that the last is the first.
+    shape, orientation  the columns of these factors; shape=None where there is one shape only.
+    folds               for each shape, how many rotations in a full turn leave it unchanged.
+    period              grid steps in a full turn; 39 for dSprites, whose 40 orientations run from 0 to 2π inclusive, so
+                        that the last is the first.
 
     An angle of a shape with s folds stands for itself modulo period / s steps. That is not a whole number for
     dSprites (19.5 for the ellipse, 9.75 for the square), so images rarely coincide exactly. Orientation i becomes the
@@ -106,7 +107,7 @@ def kl_decomposition_exact(
 ) -> Decomposition:
     """The three parts of the VAE's KL under the exact aggregate posterior q(z) = (1/N) Σ_n N(z; μ_n, diag σ_n²).
 
-    mean, log_var: (N, D), float32 or float64, the posteriors of ALL N points of the set or grid. Densities are
+    mean, log_var (N, D), float32 or float64, the posteriors of ALL N points of the set or grid. Densities are
     exact: each is a sum over all N posteriors, not over a minibatch. The expectation over z ~ q(z) is a mean over
     num_samples draws; their images are drawn without replacement for as long as there are any. Takes O(num_samples
     N D) time and bounded memory. Chen et al. (2018), https://arxiv.org/abs/1802.04942.
@@ -432,7 +433,7 @@ class Sampler(Protocol):
 class GroupSampler:
     """Groups of rows of a table, alike in one factor; uniform over the rows, so grids may be incomplete.
 
-    factors: (N, K) int64, one row for each point of the grid or data set. symmetry: orientation is held fixed
+    factors (N, K) int64, one row for each point of the grid or data set. symmetry: orientation is held fixed
     modulo it. observe: row numbers (M,) to observations (M, …); None: the row numbers are the observations.
 
         table = grid.factors(torch.arange(len(grid)))

@@ -14,10 +14,56 @@ from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import forward, train_vae
 from course_lib.lessons import elbo
 from course_lib.models import VAE
-from course_lib.training import check_images, fit, keep_freed_memory, pick_device
+from course_lib.training import (
+    check_images,
+    descend,
+    fit,
+    fit_classifier,
+    keep_freed_memory,
+    pick_device,
+    seeded,
+)
 from tests.helpers import generator
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
+
+
+# ------------------------------------------------------------------ a step, a seed, a classifier
+
+
+def test_a_descent_clears_the_gradients_that_were_there():
+    weight = torch.tensor([3.0], requires_grad=True)
+    weight.grad = torch.tensor([100.0])
+    descend(torch.optim.SGD([weight], lr=0.25), weight.square().sum())
+    assert weight.item() == 3 - 0.25 * 6
+
+
+def test_seeded_repeats_inside_and_changes_nothing_outside():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    with seeded(3):
+        first = torch.rand(4)
+        with pytest.raises(ZeroDivisionError), seeded(5):
+            torch.rand(2)
+            raise ZeroDivisionError
+        second = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    with seeded(3):
+        assert torch.equal(torch.rand(8), torch.cat([first, second]))
+    with seeded(4):
+        assert not torch.equal(torch.rand(4), first)
+
+
+def test_a_fresh_classifier_learns_ends_in_eval_mode_and_leaves_x_alone():
+    g = generator()
+    x, y = torch.randn(300, 2, 3, generator=g, requires_grad=True), torch.arange(300) % 3
+    shifted = x + 2 * torch.eye(3)[y][:, None]
+    classifier = fit_classifier(shifted, y, 3, hidden=16, steps=60)
+    assert (classifier(shifted).argmax(1) == y).float().mean() > 0.9
+    assert not classifier.training and x.grad is None
+    same = fit_classifier(shifted, y, 3, hidden=16, steps=60)
+    other = fit_classifier(shifted, y, 3, hidden=16, steps=60, seed=1)
+    assert torch.equal(classifier(shifted), same(shifted)) and not torch.equal(same(shifted), other(shifted))
 
 
 # ------------------------------------------------------------------ fit

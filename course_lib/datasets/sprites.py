@@ -142,11 +142,11 @@ class Sprites:
 
     Orientations run from 0 to 2π inclusive, so that the first and the last give the same image.
 
-    only: a part of the grid, by factor. An integer holds the factor at that index and takes it out of the grid;
-        a range or list keeps those indices, renumbered from 0. `Sprites(only={"shape": 1, "orientation": 0,
-        "x": range(0, 32, 2)})` are upright ellipses, whose grid has the factors scale (6), x (16) and y (32).
-    path: the original dsprites_ndarray_*.npz, or a smaller file in its format, read instead of drawn.
-    device: where images, latents and sampled factors are.
+    only    a part of the grid, by factor. An integer holds the factor at that index and takes it out of the grid;
+            a range or list keeps those indices, renumbered from 0. `Sprites(only={"shape": 1, "orientation": 0,
+            "x": range(0, 32, 2)})` are upright ellipses, whose grid has the factors scale (6), x (16) and y (32).
+    path    the original dsprites_ndarray_*.npz, or a smaller file in its format, read instead of drawn.
+    device  where images, latents and sampled factors are.
     """
 
     def __init__(

@@ -158,8 +158,9 @@ def train_jointly(
 ) -> tuple[nn.Module, nn.Module]:
     """One encoder for both domains, and a classifier, trained from scratch; both in eval mode.
 
-    method: "CORAL" adds `coral_loss` to the source's cross-entropy, "reversal" a critic behind `gradient_reverse`. Both
-    domains pass the encoder as one batch, so that batch norm treats them alike, in training and in the end.
+    method  "CORAL" adds `coral_loss` to the source's cross-entropy, "reversal" a critic behind `gradient_reverse`.
+
+    Both domains pass the encoder as one batch, so that batch norm treats them alike, in training and in the end.
     """
     if method not in ALIGNMENTS:
         raise ValueError(f"method: expected one of {', '.join(ALIGNMENTS)}, got {method!r}")

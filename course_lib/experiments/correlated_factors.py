@@ -178,7 +178,7 @@ def train_heads(
     """Two heads on data of this correlation, their subspaces left alone ("Base") or made independent; the history.
 
     The critic learns six times as fast as the encoder and takes three steps to its one: an encoder that moves faster
-    than its critic runs from an opponent that has not seen it yet.
+    than its critic is judged by what its codes were some steps ago.
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")

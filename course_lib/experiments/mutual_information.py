@@ -127,9 +127,10 @@ def train_subspaces(
 ) -> tuple[TwoSubspaces, dict[str, Tensor]]:
     """Two supervised subspaces of ellipses, their dependence left alone or removed; and the history.
 
-    method: "none" trains heads and decoder alone; "critic" adds `independence_loss` against a critic that learns
-    along; "MMD" adds `mmd2` between pairs and shuffled pairs. momentum: Adam's β1 of the encoder; with the usual 0.9
-    the two players overshoot, and the game circles instead of settling.
+    method    "none" trains heads and decoder alone; "critic" adds `independence_loss` against a critic that learns
+              along; "MMD" adds `mmd2` between pairs and shuffled pairs.
+    momentum  Adam's β1 of the encoder; with the usual 0.9 the two players overshoot, and the game circles instead of
+              settling.
     """
     if method not in PENALTIES:
         raise ValueError(f"method: expected one of {tuple(PENALTIES)}, got {method!r}")

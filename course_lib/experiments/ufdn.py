@@ -24,8 +24,8 @@ SIZE, LATENTS, HIDDEN = 16, 32, 128
 BATCH = 16  # of each domain
 CLASSES = 10
 DOMAINS = ("mnist_m", "mnist", "optdigits")  # the first one is labelled: the source
-UNSEEN = "optdigits"  # what generalisation is tested on,
-SEEN = ("mnist_m", "mnist", "synth")  # and what it learns from
+SEEN = ("mnist_m", "mnist", "synth")  # the domains that generalisation learns from
+UNSEEN = "optdigits"  # the domain that it is tested on
 
 
 class UFDN(nn.Module):
@@ -266,7 +266,7 @@ def train_image_critic(
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """A critic that scores real images high and fake ones low, and its history: the gap of its scores, and its slope.
 
-    real, fake: (N, 3, 16, 16). The slope is the mean norm of its gradient at random points between the two.
+    real, fake (N, 3, 16, 16). The slope is the mean norm of its gradient at random points between the two.
     """
     with seeded(seed):
         critic = make_image_critic().to(real.device)
@@ -295,7 +295,7 @@ def slope(critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
 # ------------------------------------------------------------------ the checkpoint
 
 STEPS, WIDTH, IMAGES, SEED = 8000, 32, 5000, 0
-LONG_CONFUSION_WEIGHT = 20.0  # a long game gets as far with less, and loses fewer digits
+LONG_CONFUSION_WEIGHT = 20.0  # for STEPS steps: as little domain in z as with more, and fewer digits lost
 
 
 def networks_of(trained: Trained) -> nn.ModuleDict:

@@ -149,7 +149,7 @@ def accuracy_bound(joint: Tensor) -> Tensor:
 def conditional_mutual_information(table: Tensor) -> Tensor:
     """I(x; y | a) = Σ_a p(a) KL[p(x, y | a) || p(x | a) p(y | a)], in nats, with 0 log 0 = 0.
 
-    table: (…, K, L, M), counts or probabilities of (x, y, a), of any dtype: p is the table over its sum. Groups a may
+    table (…, K, L, M), counts or probabilities of (x, y, a), of any dtype: p is the table over its sum. Groups a may
     be empty. Returns (…), float32.
     """
 
@@ -220,7 +220,7 @@ def shuffle_within_groups(z: Tensor, a: Tensor, generator: torch.Generator) -> T
     """The rows of z in a random order that moves each row only to places of the same attribute a.
 
     With triples (z_i, w_i, a_i) from p(z, w, a), the triples (shuffled_i, w_i, a_i) come from p(z | a) p(w | a) p(a).
-    z: (B, D); a: (B,) int64, any labels. Returns (B, D), every row once and whole, on z's device. No loop over the
+    z (B, D); a (B,) int64, any labels. Returns (B, D), every row once and whole, on z's device. No loop over the
     groups; all randomness from `generator`, which is on z's device.
     """
 
@@ -265,7 +265,7 @@ def conditional_critic_loss(
 ) -> Tensor:
     """Lesson 01's critic_loss of a critic that sees [own, rest, onehot(a)] and [shuffled, rest, onehot(a)]. A scalar.
 
-    own, shuffled: (B, D), the second shuffled within groups of equal a; rest (B, E); a (B,) int64 in [0, classes).
+    own, shuffled (B, D), the second shuffled within groups of equal a; rest (B, E); a (B,) int64 in [0, classes).
     critic: (N, D + E + classes) to logits (N, 1); own is class 1. Gradients reach all three codes: a caller who trains
     the critic alone detaches them. Exchange own and shuffled, and it is the encoder's loss.
     """

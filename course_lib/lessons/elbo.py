@@ -59,7 +59,7 @@ def traverse_loop(decode: Callable[[Tensor], Tensor], z: Tensor, latent: int, va
 def reparameterise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
     """z = μ + σ ε with σ = exp(½ log σ²): a sample of N(μ, σ²) that is differentiable in μ and σ.
 
-    mean, log_var, noise: (B, D), noise drawn from N(0, 1) by the caller. Returns z (B, D).
+    mean, log_var, noise (B, D), noise drawn from N(0, 1) by the caller. Returns z (B, D).
     Kingma & Welling (2014), https://arxiv.org/abs/1312.6114.
     """
 
@@ -75,7 +75,7 @@ def reparameterise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
 def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     """KL(N(μ, diag σ²) || N(0, I)) = ½ Σ_d (μ_d² + σ_d² − log σ_d² − 1), in nats, one number per example.
 
-    mean, log_var: (B, D). Returns (B,): summed over latents, not averaged over the batch.
+    mean, log_var (B, D). Returns (B,): summed over latents, not averaged over the batch.
     """
 
 
@@ -106,7 +106,7 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 def elbo(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """ELBO = (1/B) Σ_b [log p(x_b|z_b) − KL(q(z|x_b) || N(0, I))], in nats per image, from one sample z each.
 
-    x, logits: (B, …), logits = decode(z); mean, log_var: (B, D). Returns a scalar, to be maximised. Use your own
+    x, logits (B, …), logits = decode(z); mean, log_var (B, D). Returns a scalar, to be maximised. Use your own
     `elbo.bernoulli_log_likelihood` and `elbo.gaussian_kl`.
     """
 
@@ -115,7 +115,7 @@ def elbo(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     """L_K = (1/B) Σ_b log (1/K) Σ_k w_kb, in nats, from log w = log p(x, z) − log q(z|x).
 
-    log_weights: (K, B), K samples of q(z|x) for each of B images. Returns a scalar. ELBO = L_1 ≤ L_K ≤ log p(x).
+    log_weights (K, B), K samples of q(z|x) for each of B images. Returns a scalar. ELBO = L_1 ≤ L_K ≤ log p(x).
     Finite for weights of any size. Burda et al. (2016), https://arxiv.org/abs/1509.00519.
     """
 

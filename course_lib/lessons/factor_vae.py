@@ -132,7 +132,7 @@ def factor_vae_loss(
 ) -> Tensor:
     """−ELBO + γ TC, in nats per image: what the encoder and the decoder minimise.
 
-    x, logits: (B, …), logits = decode(z); mean, log_var: (B, D); z_logits (B,): the discriminator's logits at z.
+    x, logits (B, …), logits = decode(z); mean, log_var (B, D); z_logits (B,): the discriminator's logits at z.
     Returns a scalar. Use `elbo.elbo` and your own `factor_vae.total_correlation_from_logits`.
     """
 

@@ -44,7 +44,7 @@ def mmd2_loop(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
 def entropy(p: Tensor) -> Tensor:
     """H(p) = −Σ_k p_k log p_k, in nats, with 0 log 0 = 0.
 
-    p: (…, K), probabilities that sum to 1 over the last axis. Returns (…).
+    p (…, K), probabilities that sum to 1 over the last axis. Returns (…).
     """
 
 
@@ -63,7 +63,7 @@ def entropy(p: Tensor) -> Tensor:
 def contingency_table(a: Tensor, b: Tensor, classes_a: int, classes_b: int) -> Tensor:
     """table[i, j] = how many n have a_n = i and b_n = j.
 
-    a, b: (N,) int64 in [0, classes). Returns counts (classes_a, classes_b), int64. No loop, nothing read on the host.
+    a, b (N,) int64 in [0, classes). Returns counts (classes_a, classes_b), int64. No loop, nothing read on the host.
     """
 
 
@@ -71,7 +71,7 @@ def contingency_table(a: Tensor, b: Tensor, classes_a: int, classes_b: int) -> T
 def discrete_mutual_information(table: Tensor) -> Tensor:
     """I(a; b) = Σ_ij p_ij log[p_ij / (p_i p_j)] = KL[p(a, b) || p(a) p(b)], in nats, with 0 log 0 = 0.
 
-    table: (…, K, L), counts or probabilities, of any dtype: p_ij is the table over its sum. Returns (…), float32.
+    table (…, K, L), counts or probabilities, of any dtype: p_ij is the table over its sum. Returns (…), float32.
     """
 
 
@@ -113,7 +113,7 @@ def _probe_shuffle(implementation: Callable, z: Tensor) -> dict[str, Tensor]:
 def shuffle_across_batch(z: Tensor, generator: torch.Generator) -> Tensor:
     """The rows of z in random order: with pairs (y_i, z_i) from p(y, z), (y_i, shuffled_i) come from p(y) p(z).
 
-    z: (B, D). Returns (B, D), every row once and whole, on z's device. All randomness from `generator`, which is on
+    z (B, D). Returns (B, D), every row once and whole, on z's device. All randomness from `generator`, which is on
     z's device.
     """
 
@@ -125,7 +125,7 @@ def shuffle_across_batch(z: Tensor, generator: torch.Generator) -> Tensor:
 def critic_loss(joint_logits: Tensor, shuffled_logits: Tensor) -> Tensor:
     """½ [mean −log σ(joint) + mean −log(1 − σ(shuffled))], σ the sigmoid: joint pairs are class 1. A scalar.
 
-    joint_logits, shuffled_logits: (B,). Averaged over each half, so a critic that knows nothing pays log 2.
+    joint_logits, shuffled_logits (B,). Averaged over each half, so a critic that knows nothing pays log 2.
     Finite for logits of any size.
     """
 
@@ -153,7 +153,7 @@ def mutual_information_from_logits(joint_logits: Tensor, shuffled_logits: Tensor
 def leakage(a: Tensor, logits: Tensor) -> Tensor:
     """H(a) − CE = H(a) + mean_n log softmax(logits_n)[a_n], in nats: what the probe knows about a. A scalar.
 
-    a: (N,) int64 attributes; logits: (N, K) of a probe. H(a) is the entropy of the frequencies of a in this batch.
+    a (N,) int64 attributes; logits (N, K) of a probe. H(a) is the entropy of the frequencies of a in this batch.
     On fresh data I(z; a) is at least this, on average. Negative for a probe worse than no probe at all.
     """
 

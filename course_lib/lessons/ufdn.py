@@ -89,7 +89,7 @@ def attach_domain_code(x: Tensor, code: Tensor) -> Tensor:
 def ufdn_vae_loss(x: Tensor, x_hat: Tensor, mean: Tensor, log_var: Tensor, kl_weight: float) -> Tensor:
     """(1/B) Σ_b [ Σ_i (x_bi − x̂_bi)² + kl_weight · KL(q(z|x_b) ‖ N(0, I)) ]. A scalar.
 
-    x, x_hat: (B, …), images and their reconstructions; mean, log_var: (B, D). The squared error is SUMMED over the
+    x, x_hat (B, …), images and their reconstructions; mean, log_var (B, D). The squared error is SUMMED over the
     pixels and channels, the KL (nats) over the latents, and the sum of both is averaged over the batch. A mean over
     3 · 16 · 16 values instead would make the KL weigh 768 times as much. Use `elbo.gaussian_kl`.
     """
