@@ -234,6 +234,28 @@ def test_samples_pair_images_with_their_factors():
     assert torch.equal(images, again) and torch.equal(factors, same)
 
 
+@pytest.mark.parametrize("size", [64, 32])
+def test_coloured_light_is_the_ray_caster_s_picture(size):
+    data = Shapes3D(size=size)
+    factors = data.grid.sample(48, generator(size))
+    factors[:, 4] = torch.arange(48) % 4  # every shape
+    difference = (data.images(factors) - render(data.latents(factors), size)).abs()
+    assert difference.max() < 1 / 255
+
+
+def test_the_rays_of_a_geometry_are_cast_once(monkeypatch):
+    cast, light = [], shapes3d._light
+    monkeypatch.setattr(
+        shapes3d, "_light", lambda geometry, size: cast.append(geometry) or light(geometry, size)
+    )
+    monkeypatch.setattr(shapes3d, "_geometries", shapes3d.lru_cache(shapes3d.Geometries))
+    rows = torch.tensor([[1, 2, 3, 4, 2, 6], [5, 6, 7, 4, 2, 6], [1, 2, 3, 0, 1, 14]])
+    first = Shapes3D(size=8).images(rows)
+    again = Shapes3D(size=8, only={"scale": [0, 4]}).images(torch.tensor([[1, 2, 3, 1, 2, 6]]))
+    assert torch.cat(cast).tolist() == [[0.75, 1, 30], pytest.approx([0.75 + 2 / 7, 2, -30 + 6 * 30 / 7])]
+    assert torch.equal(first[:1], again)
+
+
 def test_a_part_of_the_grid_is_the_same_images_and_batches_run_through_it():
     only = {"floor_hue": 3, "wall_hue": [7, 2], "object_hue": 0, "scale": range(0, 8, 7), "orientation": 7}
     part = Shapes3D(size=16, only=only)

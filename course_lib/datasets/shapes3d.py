@@ -1,4 +1,8 @@
-"""A Shapes3D-like data set: a solid in a coloured room, ray-cast on demand, or read from the original file.
+"""A Shapes3D-like data set: a solid in a coloured room, drawn on demand, or read from the original file.
+
+What light reaches the camera from where (the geometry: scale, shape and orientation) is ray-cast; an image is that
+light times the colours of its three hues. `render` casts rays for every image. The data set has 480 geometries only:
+it casts the rays of each once, and then colours.
 
 The factors, their values and their order are those of Burgess & Kim (2018), https://github.com/google-deepmind/3d-shapes.
 Their camera and lights were never published: the pictures here are alike, not equal.
@@ -34,7 +38,7 @@ HEIGHT = (1.60, 1.70, 1.96, 2.20)
 SCALES = (0.75, 1.25)
 WIDEST, TALLEST = 1.25 * 0.80 * math.sqrt(2), 1.25 * 2.20
 
-CPU_CHUNK = 1 << 17  # rays in one step: a temporary of 512 KiB stays in the cache of one core
+CPU_CHUNK = 1 << 17  # numbers in a temporary of one step: 512 KiB stay in the cache of one core
 ACCELERATOR_CHUNK = 1 << 23
 
 
@@ -49,14 +53,17 @@ def render(latents: Tensor, size: int = 64) -> Tensor:
     """
     _check_size(size)
     _check_latents(latents)
-    view = _view(size, latents.device)
     images = torch.empty(len(latents), 3, size, size, device=latents.device)
-    budget = CPU_CHUNK if latents.device.type == "cpu" else ACCELERATOR_CHUNK
-    chunk = max(1, budget // (size * RAYS) ** 2)
-    for part, canvas in zip(latents.split(chunk), images.split(chunk), strict=True):
+    colours, chunk = _colour(latents[:, :3].float()), _chunk(latents.device, (size * RAYS) ** 2)
+    for part, colour, canvas in zip(*(x.split(chunk) for x in (latents, colours, images)), strict=True):
         if len(part):
-            canvas.copy_(_draw(part, view))
+            _paint(_light(part[:, 3:], size), colour, canvas)
     return images
+
+
+def _chunk(device: torch.device, numbers: int) -> int:
+    """How many images to draw in one step, where a temporary has so many numbers for each."""
+    return max(1, (CPU_CHUNK if device.type == "cpu" else ACCELERATOR_CHUNK) // numbers)
 
 
 # ------------------------------------------------------------------ the camera
@@ -136,12 +143,27 @@ class Solid(NamedTuple):
     high: Tensor  # to here; a capsule's ends, and the sphere, are balls around these two points of the axis
 
 
-def _draw(latents: Tensor, view: View) -> Tensor:
-    """Latents (n, 6) to images (n, 3, S, S): light that reaches each material, pixel by pixel, times its colour."""
-    floor_hue, wall_hue, object_hue, scale, shape, _ = latents.float().unbind(1)
-    solid = _solid(shape[:, None, None], scale[:, None, None])
+def _paint(light: Tensor, colours: Tensor, canvas: Tensor) -> None:
+    """Colour light (n, 6, S, S), as `_light` gives it, into canvas (n, 3, S, S).
+
+    colours (n, 3, 3): red, green and blue of floor, wall and solid.
+    """
+    scattered, coloured = light.flatten(2).split(3, dim=1)
+    torch.baddbmm(coloured, colours.mT, scattered, out=canvas.flatten(2))
+    canvas.clamp_(max=1).sqrt_()  # light to the values of a screen: a gamma of 2
+
+
+def _light(geometry: Tensor, size: int) -> Tensor:
+    """Scale, shape and orientation (n, 3) to the light in each pixel, (n, 6, size, size).
+
+    First how much light floor, wall and solid scatter there, to be multiplied by their colours, then what has a
+    colour of its own: red, green and blue of the sky and of the lamp that the solid mirrors.
+    """
+    view = _view(size, geometry.device)
+    scale, shape, _ = geometry.float()[:, :, None, None].unbind(1)
+    solid = _solid(shape, scale)
     # float64: no rounding, of a vectorised or a scalar cosine, say, shows in float32.
-    turn = torch.deg2rad(latents[:, 5].to(torch.float32 if latents.device.type == "mps" else torch.float64))
+    turn = torch.deg2rad(geometry[:, 2].to(torch.float32 if geometry.device.type == "mps" else torch.float64))
     cos, sin = turn.cos().float()[:, None, None], turn.sin().float()[:, None, None]
     x, y, z = view.rays  # (h, w)
     rays = (cos * x - sin * y, sin * x + cos * y, z)  # in the room: (n, h, w) twice, (h, w)
@@ -149,10 +171,8 @@ def _draw(latents: Tensor, view: View) -> Tensor:
     floor, wall, sky = _room(eye, rays)
     _darken(floor, eye, rays, solid, view)
     body, shine = _light_solid(eye, rays, solid, view, (floor, wall, sky))
-    image = _pixels(sky)[:, None] * view.sky + _pixels(shine)[:, None]
-    for light, hue in ((floor, floor_hue), (wall, wall_hue), (body, object_hue)):
-        image = image + _colour(hue)[:, :, None, None] * _pixels(light)[:, None]
-    return image.clamp(0, 1).sqrt()  # light to the values of a screen: a gamma of 2
+    scattered = torch.stack([_pixels(floor), _pixels(wall), _pixels(body)], dim=1)
+    return torch.cat([scattered, _pixels(sky)[:, None] * view.sky + _pixels(shine)[:, None]], dim=1)
 
 
 def _solid(shape: Tensor, scale: Tensor) -> Solid:
@@ -308,8 +328,8 @@ def _pixels(light: Tensor) -> Tensor:
 
 
 def _colour(hue: Tensor) -> Tensor:
-    """Hues (n,) in [0, 1], red, yellow, green, cyan, blue, magenta and red again, to linear colours (n, 3)."""
-    corner = torch.stack([hue * 6 + shift for shift in (0.0, 4.0, 2.0)], dim=1) % 6
+    """Hues (…) in [0, 1], red, yellow, green, cyan, blue, magenta and red again, to linear colours (…, 3)."""
+    corner = torch.stack([hue * 6 + shift for shift in (0.0, 4.0, 2.0)], dim=-1) % 6
     return 0.02 + 0.95 * ((corner - 3).abs() - 1).clamp(0, 1).square()
 
 
@@ -346,6 +366,48 @@ def _check_latents(latents: Tensor) -> None:
 # ------------------------------------------------------------------ the data set
 
 
+class Geometries:
+    """The light of the grid's geometries, all combinations of scale, shape and orientation, for one size and device.
+
+    Kept in memory while the process lives: 24 bytes for each pixel of each geometry, 47 MB for 480 of 64x64.
+    On a CPU a geometry is drawn when it is first asked for, so that a few pictures cost a few; elsewhere all at
+    first, since the host would have to wait in order to learn which are needed.
+    """
+
+    def __init__(self, size: int, device: torch.device):
+        grid, values = _complete_grid()
+        self.grid, _ = grid.restrict(dict.fromkeys(NAMES[:3], 0))
+        self._values = [column.to(device) for column in values[3:]]
+        self._light = torch.empty(len(self.grid), 6, size, size, device=device)
+        self._missing = torch.ones(len(self.grid), dtype=torch.bool)
+        if device.type != "cpu":
+            self._draw(torch.arange(len(self.grid), device=device))
+
+    def _draw(self, index: Tensor) -> None:
+        size = self._light.shape[-1]
+        for rows in index.split(_chunk(index.device, (size * RAYS) ** 2)):
+            columns = zip(self._values, self.grid.factors(rows).unbind(1), strict=True)
+            geometry = torch.stack([values[column] for values, column in columns], dim=1)
+            self._light.index_copy_(0, rows, _light(geometry, size))
+
+    @torch.no_grad()
+    def images(self, factors: Tensor, hues: Tensor) -> Tensor:
+        """Images (N, 3, size, size) of the geometries with factors (N, 3) in hues (N, 3) from 0 to 1."""
+        index = self.grid.index(factors)
+        if index.device.type == "cpu" and self._missing[index].any():
+            self._draw(index[self._missing[index]].unique())
+            self._missing[index] = False
+        size = self._light.shape[-1]
+        images = torch.empty(len(index), 3, size, size, device=index.device)
+        colours, chunk = _colour(hues), _chunk(index.device, 6 * size**2)
+        for rows, colour, canvas in zip(*(x.split(chunk) for x in (index, colours, images)), strict=True):
+            _paint(self._light.index_select(0, rows), colour, canvas)
+        return images
+
+
+_geometries = lru_cache(maxsize=4)(Geometries)
+
+
 class Shapes3D:
     """Shapes3D: 10 floor x 10 wall x 10 object hues x 8 scales x 4 shapes x 15 orientations, 480,000 images.
 
@@ -372,24 +434,30 @@ class Shapes3D:
             self.grid, values, kept, stored = read_shapes3d(path, size, only or {})
             self._stored = stored.to(self.device)
         self._values = [column[k].to(self.device) for column, k in zip(values, kept, strict=True)]
+        self._kept = [torch.tensor(k, device=self.device) for k in kept]
 
     def __len__(self) -> int:
         return len(self.grid)
 
     def latents(self, factors: Tensor) -> Tensor:
         """The float32 arguments of `render`, (N, 6), of the grid's int64 factors (N, K)."""
+        return self._look_up(self._values, factors)
+
+    def _look_up(self, tables: list[Tensor], factors: Tensor) -> Tensor:
+        """What the table of each of the six factors says for factors (N, K), (N, 6)."""
         self.grid.check(factors)
         varying = dict(zip(self.grid.names, factors.to(self.device).unbind(1), strict=True))
         columns = [
-            values[varying[name]] if name in varying else values.expand(len(factors))
-            for name, values in zip(NAMES, self._values, strict=True)
+            table[varying[name]] if name in varying else table.expand(len(factors))
+            for name, table in zip(NAMES, tables, strict=True)
         ]
         return torch.stack(columns, dim=1)
 
     def images(self, factors: Tensor) -> Tensor:
         """Images (N, 3, size, size) in [0, 1] of factors (N, K)."""
         if self._stored is None:
-            return render(self.latents(factors), self.size)
+            places = self._look_up(self._kept, factors)  # in the complete grid
+            return _geometries(self.size, self.device).images(places[:, 3:], self.latents(factors)[:, :3])
         return self._stored[self.grid.index(factors).to(self.device)].permute(0, 3, 1, 2) / 255
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
