@@ -119,7 +119,7 @@ def active_dimensions(eigenvalues: Tensor, noise_variance: Tensor, beta: Tensor)
     "Every sample against every posterior",
     points=3,
     at_scale=_posteriors,
-    memory=360 * MB,
+    memory=512 * MB,
     rtol=1e-3,
     atol=1e-3,
     plain=pairwise_log_density_loop,
