@@ -24,10 +24,10 @@ from course_lib import catalogue, check, cli, download_answers, lessons, noteboo
 from course_lib.catalogue import Lesson
 from course_lib.exercise import answers, key
 from course_lib.exercise.answers import (
-    HEADER,
     MissingAnswer,
     answer_file,
     find_answers,
+    header,
     load_answer,
     save_answer,
 )
@@ -599,7 +599,7 @@ def test_answer_and_check_want_an_exercise():
 def write_answer(text: str) -> None:
     path = answer_file(elbo.gaussian_kl)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HEADER.format(lesson="elbo") + text)
+    path.write_text(header("elbo") + text)
 
 
 def test_a_file_edited_by_hand_is_in_force_at_once():

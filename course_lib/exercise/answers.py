@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from course_lib.catalogue import LESSONS
 from course_lib.files import replace
 
-HEADER = """\
+_HEADER = """\
 from __future__ import annotations
 
 import math
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 import course_lib
 from course_lib import answer
-from course_lib.lessons import {lesson}
+from course_lib.lessons import {lessons}
 
 """
 TWICE = "# The cell held more than one answer to this exercise: the last counts.\n"
@@ -55,6 +56,13 @@ class MissingAnswer(NotImplementedError):
             f"{exercise.id} has no answer yet. Write it in notebook {exercise.notebook}, section "
             f"“{exercise.section}”, run its cell, then run this cell again."
         )
+
+
+def header(lesson: str) -> str:
+    """What stands above every saved answer to a lesson: what its notebook imports, this lesson and those before it."""
+    modules = [x.module for x in LESSONS]
+    own = modules[: modules.index(lesson) + 1] if lesson in modules else [lesson]
+    return _HEADER.format(lessons=", ".join(own))
 
 
 def solutions_in_force() -> bool:
@@ -180,7 +188,7 @@ def save_answer(ex: Hole, source: str) -> None:
     if found[-1] is None:
         return
     path = answer_file(ex)
-    text = HEADER.format(lesson=ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1]
+    text = header(ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1]
     try:
         replace(path, text)
     except OSError as error:

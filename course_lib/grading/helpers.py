@@ -21,11 +21,11 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from course_lib.catalogue import exercises, find
 from course_lib.exercise import Exercise
 from course_lib.exercise.answers import (
-    HEADER,
     _answers_to,
     defined_names,
     find_answers,
     find_solution,
+    header,
     plain_python,
 )
 from course_lib.exercise.check import inspect_answer
@@ -33,7 +33,7 @@ from course_lib.exercise.panel import Panel
 from course_lib.files import replace
 from course_lib.grading.sandbox import PACKAGE
 
-GIVEN = defined_names(HEADER.format(lesson="lesson"))
+GIVEN = defined_names(header("lesson"))
 
 # ---------------------------------------------------------------- course check
 

@@ -26,7 +26,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 
 from course_lib.catalogue import find
 from course_lib.exercise import Exercise
-from course_lib.exercise.answers import HEADER, find_answers
+from course_lib.exercise.answers import find_answers, header
 from course_lib.exercise.key import read_keys
 from course_lib.grading.judge import Row, ended, judge, not_attempted
 from course_lib.grading.sandbox import KernelFailed, Limits, SandboxedKernel
@@ -86,7 +86,7 @@ class Answers:
             lesson, _, function = name.partition(".")
             path = folder / lesson / f"{function}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{HEADER.format(lesson=lesson)}\n{text}", encoding="utf-8", errors="replace")
+            path.write_text(f"{header(lesson)}\n{text}", encoding="utf-8", errors="replace")
 
 
 # ---------------------------------------------------------------- nbval
