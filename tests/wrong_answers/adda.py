@@ -491,7 +491,7 @@ def gradient_reverse(x, weight):
 
 
 # %% gradient_reverse: the argument itself, marked dirty
-# says: in place
+# says: in.place
 @answer(adda.gradient_reverse)
 def gradient_reverse(x, weight):
     class Reverse(torch.autograd.Function):
