@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from course_lib.catalogue import LESSONS, exercises
 from tests.helpers import lab
@@ -145,6 +148,41 @@ def test_run_all_with_solutions_passes_every_check(page, tmp_path, lesson):
         assert all(len(alt) > 10 for alt in pictures.evaluate_all("images => images.map(i => i.alt)"))
         notebook.picture(f"{lesson.notebook}-solved")
         assert not page.problems
+
+
+PREDICTIONS = """from course_lib import predict
+which = predict("Which of the two?", choices=["the first", "the second"])
+number = predict("How many nats?", unit="nats")"""
+
+
+def test_a_prediction_is_made_by_keyboard_and_stands_beside_the_result(page, address, tmp_path):
+    cells = [PREDICTIONS, 'which.compare("the first", "Because.")', "number.compare(0.7)"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    asked = new_notebook(cells=[*map(new_code_cell, cells)], metadata=kernel)
+    nbformat.write(asked, tmp_path / "notebooks/asked.ipynb")
+    notebook = lab.Notebook(page, address, "asked.ipynb")
+    notebook.run(notebook.cells.nth(0))
+    page.get_by_role("button", name="the first").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    recorded = page.get_by_role("status").filter(has_text="Recorded: the second")
+    recorded.wait_for()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    page.get_by_role("status").filter(has_text="Recorded: the first").wait_for()
+    page.get_by_label("Your number (nats)").focus()
+    page.keyboard.type("0.5")
+    page.keyboard.press("Enter")
+    page.get_by_role("status").filter(has_text="Recorded: 0.5 nats").wait_for()
+    notebook.picture("prediction")
+    said = notebook.run(notebook.cells.nth(1)).first.inner_text()
+    assert all(words in said for words in ("Predicted:", "the first", "The result:", "Because."))
+    assert "0.5 nats" in notebook.run(notebook.cells.nth(2)).first.inner_text()
+    record = json.loads((tmp_path / "notebooks/answers/predictions.json").read_text())
+    assert record["Which of the two?"]["before"] == ["the second", "the first"]
+    assert record["How many nats?"]["before"] == [0.5]
+    notebook.picture("prediction-and-result")
+    assert not page.problems
 
 
 def test_the_start_page(page, address):

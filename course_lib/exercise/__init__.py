@@ -2,6 +2,7 @@
 
 from course_lib.exercise.answers import MissingAnswer
 from course_lib.exercise.contract import MB, Exercise, answer, exercise
+from course_lib.exercise.predict import predict
 from course_lib.exercise.progress import hint, progress, reveal
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "answer",
     "exercise",
     "hint",
+    "predict",
     "progress",
     "reveal",
 ]

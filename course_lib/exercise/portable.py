@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
-import json
 import re
 import sys
 import zipfile
@@ -13,21 +13,23 @@ from typing import Any
 
 from course_lib.exercise import answers
 from course_lib.exercise.panel import Panel, message
-from course_lib.exercise.progress import _file, merge
+from course_lib.exercise.predict import merge as merge_predictions
+from course_lib.exercise.progress import PREDICTIONS, PROGRESS, as_record, merge
 from course_lib.files import replace
 
 LARGEST = 200_000  # bytes of one answer
 
 
 def download_answers(name: str = "answers.zip") -> Any:
-    """All answers and the record of progress as a zip beside the notebook: a link to it; on Colab, a download."""
+    """All answers, the progress and the predictions, as a zip beside the notebook: a link to it; on Colab, a download."""
     path = answers._HOME / name
     files = sorted(answers.answers_folder().glob("*/*.py"))
     if not files:
         return message("There are no answers yet: running an answer's cell saves it.")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in [*files, *filter(Path.exists, [_file()])]:
+        records = (answers.answers_folder() / name for name in (PROGRESS, PREDICTIONS))
+        for file in [*files, *filter(Path.exists, records)]:
             archive.write(file, file.relative_to(answers.answers_folder()).as_posix())
     replace(path, buffer.getvalue())
     if "google.colab" in sys.modules:
@@ -48,18 +50,21 @@ def upload_answers(path: str | Path | None = None) -> Panel:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile:
         raise ValueError(f"{path or 'The file'} is no zip: expected what download_answers() gave.") from None
-    found, record = {}, {}
+    found, records = {}, {PROGRESS: {}, PREDICTIONS: {}}
     for entry in archive.infolist():  # only what an answer may be called: nothing leads out of the folder
         if entry.file_size <= LARGEST and re.fullmatch(r"[a-z_]\w*/[a-z_]\w*\.py", entry.filename):
             found[entry.filename] = archive.read(entry).decode("utf-8")
-        elif entry.filename == "progress.json" and entry.file_size <= LARGEST:
-            record = json.loads(archive.read(entry))
+        elif entry.filename in records and entry.file_size <= LARGEST:
+            with contextlib.suppress(ValueError):  # a damaged record stops no answer
+                records[entry.filename] = as_record(archive.read(entry).decode("utf-8"))
     if not found:
         raise ValueError(
             f"{path or 'The file'} holds no answers: expected LESSON/EXERCISE.py, as download_answers() gives."
         )
     kept = [name for name, text in found.items() if _restore(answers.answers_folder() / name, text)]
-    merge({name.removesuffix(".py").replace("/", ".") for name in found}, record)
+    merge({name.removesuffix(".py").replace("/", ".") for name in found}, records[PROGRESS])
+    if records[PREDICTIONS]:
+        merge_predictions(records[PREDICTIONS])
     also = f" What was here before and differs is kept: {', '.join(kept)} as *.before.py." if kept else ""
     return message(f"{len(found)} answers are in force again.{also}")
 

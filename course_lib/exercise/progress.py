@@ -1,4 +1,4 @@
-"""A student's record on this machine: checks, hints, what is passed. Never sent anywhere."""
+"""A student's record on this machine: checks, hints, what is passed, predictions. Never sent anywhere."""
 
 from __future__ import annotations
 
@@ -13,59 +13,61 @@ from course_lib.exercise.key import find_key
 from course_lib.exercise.panel import LOOKS, Panel, message
 from course_lib.files import replace
 
-
-def _file():
-    return answers.answers_folder() / "progress.json"
+PROGRESS, PREDICTIONS = "progress.json", "predictions.json"  # in the folder of the answers
 
 
-def _read() -> dict[str, dict]:
-    try:
-        record = json.loads(_file().read_text(encoding="utf-8"))
-        if isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values()):
-            return record
-    except OSError:
-        return {}
-    except ValueError:
-        pass
-    with contextlib.suppress(OSError):  # damaged: keep it for the student, start anew
-        _file().replace(_file().with_suffix(".damaged.json"))
+def as_record(text: str) -> dict[str, dict]:
+    """The entries of a record, by name; a ValueError where the text is none."""
+    record = json.loads(text)
+    if not isinstance(record, dict) or not all(isinstance(entry, dict) for entry in record.values()):
+        raise ValueError("expected a JSON object of objects")
+    return record
+
+
+def read_record(name: str) -> dict[str, dict]:
+    """The entries of PROGRESS or PREDICTIONS; a damaged file is kept aside, and the record starts anew."""
+    file = answers.answers_folder() / name
+    with contextlib.suppress(OSError):
+        try:
+            return as_record(file.read_text(encoding="utf-8"))
+        except ValueError:
+            file.replace(file.with_suffix(".damaged.json"))
     return {}
 
 
+def write_record(record: dict[str, dict], name: str) -> None:
+    """Replace PROGRESS or PREDICTIONS. An OSError where it cannot be saved."""
+    replace(answers.answers_folder() / name, json.dumps(record, indent=1, ensure_ascii=False))
+
+
 def _update(ex: Exercise, **changes) -> None:
-    record = _read()
+    record = read_record(PROGRESS)
     record[ex.id] = {"checks": 0, "hints": 0, "status": "not attempted"} | record.get(ex.id, {}) | changes
-    _write(record)
-
-
-def _write(record: dict[str, dict]) -> None:
-    replace(_file(), json.dumps(record, indent=1))
+    write_record(record, PROGRESS)
 
 
 def status(name: str) -> str:
     """What the last check of an exercise, by its id, found; "not attempted" if there was none."""
-    return _read().get(name, {}).get("status", "not attempted")
+    return read_record(PROGRESS).get(name, {}).get("status", "not attempted")
 
 
 def note_check(ex: Exercise, found: str) -> None:
     """Count a check of an attempted answer and keep its result. An OSError where it cannot be saved."""
-    before = _read().get(ex.id, {}).get("checks", 0)
+    before = read_record(PROGRESS).get(ex.id, {}).get("checks", 0)
     if found == "not attempted" and not before:
         return
     _update(ex, checks=before + (found != "not attempted"), status=found)
 
 
-def merge(names: set[str], record: object) -> None:
+def merge(names: set[str], record: dict[str, dict]) -> None:
     """Take over the entries of these exercises from another record of progress."""
-    if isinstance(record, dict):
-        entries = {k: v for k, v in record.items() if k in names and isinstance(v, dict)}
-        _write(_read() | entries)
+    write_record(read_record(PROGRESS) | {k: v for k, v in record.items() if k in names}, PROGRESS)
 
 
 def hint(ex: Exercise) -> Panel:
     """The next hint to an exercise, each stronger than the one before; the last is repeated."""
     hints = find_key(ex).hints
-    given = _read().get(ex.id, {}).get("hints", 0)
+    given = read_record(PROGRESS).get(ex.id, {}).get("hints", 0)
     now = min(given, len(hints) - 1)
     if not answers.solutions_in_force():
         with contextlib.suppress(OSError):  # the hint matters more than the record
@@ -78,14 +80,14 @@ def reveal(ex: Exercise) -> Panel:
     solution = answers.find_solution(ex, revealed_only=not answers.solutions_in_force())
     if solution is None:
         return message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
-    if not answers.solutions_in_force() and not _read().get(ex.id, {}).get("checks"):
+    if not answers.solutions_in_force() and not read_record(PROGRESS).get(ex.id, {}).get("checks"):
         return message(f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown.")
     return message(f"A solution of {ex.id}:", solution.source)
 
 
 def progress() -> Panel:
     """The whole course at a glance: every exercise passed, tried or open, points, time, and what to do next."""
-    record = _read()
+    record = read_record(PROGRESS)
     rows, lines, won, total, following = [], [], 0, 0, None
     for lesson in LESSONS:
         its = exercises(lesson)
@@ -101,8 +103,10 @@ def progress() -> Panel:
             f'</td><td style="text-align:left">{" &ensp;".join(_mark(ex, found[ex]) for ex in its)}</td></tr>'
         )
     counts = [sum(entry.get(k, 0) for entry in record.values()) for k in ("checks", "hints")]
+    predictions = sum(bool(entry.get("before")) for entry in read_record(PREDICTIONS).values())
     lines.append(
-        f"{won} of {total} points · {counts[0]} checks, {counts[1]} hints, counted on this machine alone"
+        f"{won} of {total} points · {counts[0]} checks, {counts[1]} hints, {predictions} predictions, "
+        "counted on this machine alone"
     )
     if following:
         lines.append(f"Next: {following.id}, section “{following.section}” of {following.notebook}")
