@@ -156,12 +156,15 @@ def release(
     reveal: Annotated[str, typer.Option(help="Solutions to include: none, all, or lessons: 01,02.")] = "none",
     url: Annotated[str, typer.Option(help="The address of the folder where the wheel will lie.")] = "",
     repository: Annotated[str, typer.Option(help="owner/name on GitHub, for the badges.")] = "",
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="Keep the notebooks' outputs: for readers, not for students.")
+    ] = False,
 ) -> None:
     """Build what students get: a zip, and a wheel for Colab, with the revealed solutions only (for instructors)."""
     from course_lib import release
 
     try:
-        made = release.release(out, reveal, url, repository)
+        made = release.release(out, reveal, url, repository, outputs)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -28,12 +28,15 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = "https://colab.research.google.com/github/{repository}/blob/main/notebooks/{notebook}"
 
 
-def release(dist: Path, reveal: str = "none", url: str = "", repository: str = "") -> tuple[Path, Path]:
+def release(
+    dist: Path, reveal: str = "none", url: str = "", repository: str = "", outputs: bool = False
+) -> tuple[Path, Path]:
     """Build an edition into the folder `dist`; the paths of its zip and its wheel.
 
     reveal      lessons whose solutions it contains: "none", "all", or numbers such as "01,02".
     url         the address of the folder where the wheel will lie: the first cell of every notebook installs it on Colab.
     repository  "owner/name" on GitHub: every notebook gets a badge that opens it on Colab from there.
+    outputs     keep the notebooks' outputs. Without them no plot answers a question before it is asked.
     """
     lessons = revealed(reveal)
     if not (ROOT / "solutions").is_dir() or not (ROOT / "notebooks").is_dir():
@@ -49,7 +52,7 @@ def release(dist: Path, reveal: str = "none", url: str = "", repository: str = "
         wheel = build_wheel(tree, Path(folder) / "wheel")
         for notebook in sorted(tree.glob("notebooks/*.ipynb")):
             address = f"{url.rstrip('/')}/{wheel.name}" if url else ""
-            fill_in(notebook, address, repository)
+            fill_in(notebook, address, repository, outputs)
         archive = pack(tree, Path(folder) / f"{NAME}.zip")
         return tuple(Path(shutil.copy(made, dist)) for made in (archive, wheel))
 
@@ -101,10 +104,14 @@ def build_wheel(tree: Path, out: Path) -> Path:
     return wheel
 
 
-def fill_in(notebook: Path, address: str, repository: str) -> None:
-    """Write the wheel's address into the first code cell, and a badge above the title."""
+def fill_in(notebook: Path, address: str, repository: str, outputs: bool) -> None:
+    """Write the wheel's address into the first code cell, and a badge above the title; take outputs out, or keep them."""
     document = json.loads(notebook.read_text(encoding="utf-8"))
-    first = next(cell for cell in document["cells"] if cell["cell_type"] == "code")
+    code = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+    if not outputs:
+        for cell in code:
+            cell |= {"outputs": [], "execution_count": None}
+    first = code[0]
     source = "".join(first["source"])
     if WHEEL not in source:
         raise ValueError(f"{notebook.name}: expected {WHEEL} in the first code cell")

@@ -135,6 +135,30 @@ def test_first_cell_and_badge_are_filled_in(editions):
         assert title.startswith(f"[![Open in Colab]({release.BADGE})]({link})\n\n# {lesson.notebook[:2]} · ")
 
 
+def outputs(archive: Path) -> dict[str, list]:
+    """By notebook of an edition's zip, what its code cells hold of a run: outputs and counts."""
+    found = {}
+    for name, data in contents(archive).items():
+        if name.endswith(".ipynb"):
+            code = [cell for cell in json.loads(data)["cells"] if cell["cell_type"] == "code"]
+            found[Path(name).name] = [
+                x for cell in code for x in (*cell["outputs"], cell["execution_count"]) if x
+            ]
+    return found
+
+
+def test_a_students_notebooks_answer_no_question_before_it_is_asked(editions, tmp_path):
+    archive, _ = editions("none")
+    stripped = outputs(archive)
+    assert len(stripped) == len(LESSONS) + 1 and not any(stripped.values())
+    options = ["release", "-o", str(tmp_path), "--outputs"]
+    assert CliRunner().invoke(cli.app, options).exit_code == 0
+    kept = outputs(tmp_path / archive.name)
+    assert kept.keys() == stripped.keys() and all(kept.values())
+    for notebook in ROOT.glob("notebooks/*.ipynb"):  # the committed ones are for readers
+        assert any(cell["outputs"] for cell in code_cells(notebook))
+
+
 def test_the_same_course_gives_the_same_bytes(editions, tmp_path):
     before = editions("01,02")
     again = release.release(tmp_path, "01,02", before[1].parent.as_uri(), "me/course")
