@@ -84,9 +84,9 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, PyTorch's global generator starts from this seed; outside, it never notices.
+    """PyTorch's global generator on the CPU starts from this seed inside the block, and is put back after it.
 
-    For what can be drawn from nowhere else: the first weights of a network, which is made on the CPU.
+    For what cannot be drawn from a generator of one's own: the first weights of a network.
     """
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
