@@ -77,11 +77,12 @@ def active_dimensions(eigenvalues, noise_variance, beta):
     return rate, torch.exp(eigenvalues.log() - 2 * rate)
 
 
-# %% active_dimensions: the distortion first, the rate from it
+# %% active_dimensions: what stands above the water, and the water
 @answer(beta_vae.active_dimensions)
 def active_dimensions(eigenvalues, noise_variance, beta):
-    distortion = torch.clamp(eigenvalues.expand(len(beta), -1), max=torch.outer(beta, noise_variance[None]))
-    return 0.5 * (eigenvalues / distortion).log(), distortion
+    level = torch.outer(beta, noise_variance[None])
+    rate = 0.5 * (torch.maximum(eigenvalues, level).log() - level.log())
+    return rate, torch.clamp(eigenvalues.expand_as(rate), max=level)
 
 
 # %% active_dimensions: weights 0 and 1
@@ -89,7 +90,8 @@ def active_dimensions(eigenvalues, noise_variance, beta):
 def active_dimensions(eigenvalues, noise_variance, beta):
     level = torch.einsum("b,->b", beta, noise_variance)[:, None]
     on = (eigenvalues > level).to(eigenvalues.dtype)
-    return on * 0.5 * (eigenvalues.log() - level.log()), on * level + (1 - on) * eigenvalues
+    ratio = on * eigenvalues / level + (1 - on)
+    return 0.5 * ratio.log(), on * level + (1 - on) * eigenvalues
 
 
 # %% active_dimensions: vmap over β
@@ -250,7 +252,7 @@ def log_aggregate_posterior(z, mean, log_var, dataset_size):
 def stratified_weights(z, dataset_size):
     B, N = len(z), dataset_size
     M = B - 1
-    own = torch.eye(B, device=z.device)
+    own = torch.eye(B, dtype=z.dtype, device=z.device)
     neighbour = own.roll(1, dims=1)
     return (own / N + neighbour * (N - M) / (N * M) + (1 - own - neighbour) / M).log()
 

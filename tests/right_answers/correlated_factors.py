@@ -409,8 +409,8 @@ def shuffle_within_groups(z, a, generator):
 @answer(correlated_factors.shuffle_within_groups)
 def shuffle_within_groups(z, a, generator):
     place = a.argsort(stable=True)
-    starts = (a[place].diff() != 0).cumsum(0)
-    number = torch.cat([torch.zeros_like(starts[:1]), starts])  # of each sorted row's group
+    grouped = a[place]
+    number = (grouped != grouped.roll(1)).cumsum(0)  # of each sorted row's group
     u = torch.rand(len(a), generator=generator, device=z.device, dtype=torch.float64)
     shuffled = (number + u).argsort()
     result = torch.empty_like(z)

@@ -142,7 +142,7 @@ def bernoulli_log_likelihood(x, logits):
 @answer(elbo.bernoulli_log_likelihood)
 def bernoulli_log_likelihood(x, logits):
     p = torch.distributions.Bernoulli(logits=logits, validate_args=False)
-    return p.log_prob(x).view(len(x), -1).sum(-1)
+    return p.log_prob(x).reshape(len(x), -1).sum(-1)
 
 
 # %% bernoulli_log_likelihood: a loss module

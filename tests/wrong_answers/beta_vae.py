@@ -82,6 +82,16 @@ def active_dimensions(eigenvalues, noise_variance, beta):
     return rate, level.expand_as(rate)
 
 
+# %% active_dimensions: 0 times the logarithm of an eigenvalue 0
+# says: NaN
+@answer(beta_vae.active_dimensions)
+def active_dimensions(eigenvalues, noise_variance, beta):
+    level = beta[:, None] * noise_variance
+    on = (eigenvalues > level).to(eigenvalues.dtype)
+    rate = on * 0.5 * (eigenvalues.log() - level.log())
+    return rate, on * level + (1 - on) * eigenvalues
+
+
 # %% active_dimensions: distortion first
 # says: order|exchanged|swapped
 @answer(beta_vae.active_dimensions)
@@ -359,10 +369,21 @@ def stratified_weights(z, dataset_size):
 def stratified_weights(z, dataset_size):
     B = len(z)
     M = B - 1
-    own = torch.eye(B)
+    own = torch.eye(B, dtype=z.dtype)
     neighbour = own.roll(1, dims=1)
     stratum = (dataset_size - M) / (dataset_size * M)
     return (own / dataset_size + neighbour * stratum + (1 - own - neighbour) / M).log()
+
+
+# %% stratified_weights: float32, whatever z is
+# says: float64
+@answer(beta_vae.stratified_weights)
+def stratified_weights(z, dataset_size):
+    B, N = len(z), dataset_size
+    M = B - 1
+    own = torch.eye(B, device=z.device)
+    neighbour = own.roll(1, dims=1)
+    return (own / N + neighbour * (N - M) / (N * M) + (1 - own - neighbour) / M).log()
 
 
 # %% stratified_weights: NumPy
@@ -391,7 +412,8 @@ def stratified_weights(z, dataset_size):
             return -math.log(N)
         return math.log((N - M) / (N * M)) if j == (i + 1) % B else -math.log(M)
 
-    return torch.tensor([[log_weight(i, j) for j in range(B)] for i in range(B)], device=z.device)
+    rows = [[log_weight(i, j) for j in range(B)] for i in range(B)]
+    return torch.tensor(rows, dtype=z.dtype, device=z.device)
 
 
 # %% stratified_weights: a Python loop over the rows

@@ -217,6 +217,14 @@ def bernoulli_log_likelihood(x, logits):
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
 
+# %% bernoulli_log_likelihood: view, which wants contiguous images
+# says: contiguous
+@answer(elbo.bernoulli_log_likelihood)
+def bernoulli_log_likelihood(x, logits):
+    x, logits = x.view(len(x), -1), logits.view(len(x), -1)
+    return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+
+
 # %% bernoulli_log_likelihood: the continuous Bernoulli
 @answer(elbo.bernoulli_log_likelihood)
 def bernoulli_log_likelihood(x, logits):
