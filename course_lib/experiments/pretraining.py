@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from course_lib import checkpoints, metrics
+from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import factor_vae, ufdn
 from course_lib.experiments.elbo import forward
@@ -33,13 +34,18 @@ BOUND_IMAGES = 16_384  # over which reconstruction and KL are averaged
 ROUND = 500  # steps between two saved states
 
 
+# What a recipe may train on: the complete grid, its images' channels, and what a card calls it.
+DATA = {"sprites": (Sprites, 1, "dSprites"), "scenes": (Shapes3D, 3, "Shapes3D-like scenes")}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How one VAE of the sprites is trained. `weight` is beta, or FactorVAE's gamma."""
+    """How one VAE is trained. `weight` is beta, or FactorVAE's gamma."""
 
     method: str  # "VAE", "beta-VAE", "beta-TCVAE" or "FactorVAE"
     weight: float
     seed: int = 0
+    data: str = "sprites"  # or "scenes"
     size: int = 32  # pixels
     batch: int = 128
     lr: float = 1e-3
@@ -90,10 +96,11 @@ class Training:
 
     def __init__(self, recipe: Recipe, device: torch.device | str = "cpu"):
         self.recipe, self.device = recipe, torch.device(device)
-        self.sprites = Sprites(recipe.size, device=device)
+        data, self.channels, self.title = DATA[recipe.data]
+        self.data = data(recipe.size, device=device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.vae = VAE(LATENTS, recipe.size).to(device)
+            self.vae = VAE(LATENTS, recipe.size, self.channels).to(device)
             discriminator = factor_vae.make_discriminator(LATENTS, recipe.width, recipe.layers).to(device)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
         self.players = Players(
@@ -112,13 +119,13 @@ class Training:
         if recipe.method == "FactorVAE":
             return factor_vae.update(
                 self.players,
-                self.sprites.sample,
+                self.data.sample,
                 batch=recipe.batch,
                 generator=self.generator,
                 gamma=recipe.weight,
                 discriminator_steps=recipe.discriminator_steps,
             )
-        x, _ = self.sprites.sample(recipe.batch, self.generator)
+        x, _ = self.data.sample(recipe.batch, self.generator)
         loss = self._loss(*forward(self.vae, x, self.generator))
         descend(self.players.vae_optimiser, loss)
         return {"loss": loss}
@@ -126,7 +133,7 @@ class Training:
     def _loss(self, x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
         weight = self.recipe.weight
         if self.recipe.method == "beta-TCVAE":
-            n = len(self.sprites)
+            n = len(self.data)
             return beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=weight)
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=weight)
 
@@ -163,8 +170,8 @@ class Training:
         size = self.recipe.size
         return {
             "method": self.recipe.method,
-            "network": {"latents": LATENTS, "size": size, "channels": 1},
-            "data": f"dSprites, {len(self.sprites):,} images of {size}×{size}, rendered",
+            "network": {"latents": LATENTS, "size": size, "channels": self.channels},
+            "data": f"{self.title}, {len(self.data):,} images of {size}×{size}, rendered",
             "settings": self.recipe.settings(),
             "steps": self.steps,
             "seconds": round(self.seconds),
@@ -199,7 +206,7 @@ def pretrain(
         if not finished:
             return False
         vae = checkpoints.load(name, device, folder=folder).network  # as it is kept, in half precision
-        card = training.card() | {"metrics": measure(vae, training.sprites)}
+        card = training.card() | {"metrics": measure(vae, training.data)}
         checkpoints.save(folder, name, training.vae, card)
     return True
 
@@ -285,7 +292,7 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
                 return False
             row = dict(method=recipe.method, weight=recipe.weight, seed=recipe.seed, steps=steps)
             row |= {"seconds": round(training.seconds), "machine": checkpoints.machine(device)}
-            _add_row(table, row | measure(training.vae, training.sprites, samples=1024))
+            _add_row(table, row | measure(training.vae, training.data, samples=1024))
     return True
 
 
@@ -337,19 +344,19 @@ def _add_row(table: Path, row: dict) -> None:
 
 
 @torch.no_grad()
-def codes(vae: VAE, sprites: Sprites, batch: int = 512) -> tuple[Tensor, Tensor]:
+def codes(vae: VAE, data: Sprites | Shapes3D, batch: int = 512) -> tuple[Tensor, Tensor]:
     """Means and log variances (N, D) of the whole grid, in its order. Minutes for 737,280 images on a CPU."""
-    parts = [vae.encode(x) for x, _ in sprites.batches(batch)]
+    parts = [vae.encode(x) for x, _ in data.batches(batch)]
     mean, log_var = (torch.cat(part) for part in zip(*parts, strict=True))
     return mean, log_var
 
 
 @torch.no_grad()
-def bound(vae: VAE, sprites: Sprites, images: int, generator: torch.Generator) -> dict[str, float]:
+def bound(vae: VAE, data: Sprites | Shapes3D, images: int, generator: torch.Generator) -> dict[str, float]:
     """−E log p(x|z) and the KL of the ELBO, nats per image, over so many random images of the grid."""
     parts = []
     for start in range(0, images, 512):
-        x, _ = sprites.sample(min(512, images - start), generator)
+        x, _ = data.sample(min(512, images - start), generator)
         x, logits, mean, log_var, _ = forward(vae, x, generator)
         terms = (-elbo.bernoulli_log_likelihood(x, logits), elbo.gaussian_kl(mean, log_var))
         parts.append(torch.stack(terms))
@@ -357,18 +364,21 @@ def bound(vae: VAE, sprites: Sprites, images: int, generator: torch.Generator) -
     return {"reconstruction (nats)": reconstruction, "KL (nats)": kl}
 
 
-def measure(vae: VAE, sprites: Sprites, samples: int = 2048, points: int = 10_000) -> dict[str, float]:
+def measure(
+    vae: VAE, data: Sprites | Shapes3D, samples: int = 2048, points: int = 10_000
+) -> dict[str, float]:
     """The bound on BOUND_IMAGES random images; everything else from the codes of the whole grid.
 
     The densities behind the total correlation are exact (all N posteriors), the mean over z is over `samples` draws.
-    MIG and MIG-sup have 20 bins and use the whole grid; "modulo symmetry" counts orientations that look alike as one.
+    MIG and MIG-sup have 20 bins and use the whole grid; "modulo symmetry" (of sprites) counts orientations that look
+    alike as one.
     FactorVAE and beta-VAE score: 10,000 and 5,000 votes of 64 codes. SAP and DCI (extra trees): `points` codes to
     train and half as many to test.
     """
-    generator = torch.Generator(sprites.device).manual_seed(0)
-    values = bound(vae, sprites, BOUND_IMAGES, generator)
-    mean, log_var = codes(vae, sprites)
-    factors = sprites.grid.factors(torch.arange(len(sprites), device=sprites.device))
+    generator = torch.Generator(data.device).manual_seed(0)
+    values = bound(vae, data, BOUND_IMAGES, generator)
+    mean, log_var = codes(vae, data)
+    factors = data.grid.factors(torch.arange(len(data), device=data.device))
     parts = metrics.kl_decomposition_exact(mean, log_var, generator, samples)
     sampler = metrics.GroupSampler(factors)
     represent = mean.__getitem__
@@ -376,12 +386,16 @@ def measure(vae: VAE, sprites: Sprites, samples: int = 2048, points: int = 10_00
     points = min(points, 2 * len(mean) // 3)
     order = torch.randperm(len(mean), generator=generator, device=mean.device)
     train_rows, test_rows = order[:points], order[points : points + points // 2]
+    modulo = {}
+    if isinstance(data, Sprites):
+        gap = metrics.mutual_information_gap(mean, factors, symmetry=metrics.Symmetry())
+        modulo = {"MIG modulo symmetry": gap}
     few = (mean[train_rows], factors[train_rows], mean[test_rows], factors[test_rows])
     values |= {
         "total correlation (nats)": parts.total_correlation,
         "mutual information (nats)": parts.mutual_information,
         "MIG": metrics.mutual_information_gap(mean, factors),
-        "MIG modulo symmetry": metrics.mutual_information_gap(mean, factors, symmetry=metrics.Symmetry()),
+        **modulo,
         "MIG-sup": metrics.mig_sup(mean, factors),
         "DCI disentanglement": metrics.dci(*few, method="extra_trees", generator=generator).disentanglement,
         "SAP": metrics.sap_score(*few),
