@@ -294,6 +294,15 @@ def peak_bytes(function, size, latents=10):
     return watch.peak
 
 
+def test_streaming_marginals_of_narrow_posteriors_far_from_the_origin():
+    """The square is written out, so that rounding grows with (z / σ)²: here up to 10⁴."""
+    z, mean, log_var = posteriors(500, 10, log_var=-6.0)
+    got = lesson.log_marginals_streaming(z + 100, mean + 100, log_var, 64)
+    exact = exact_log_densities(z + 100, mean + 100, log_var).logsumexp(1) - math.log(500)
+    error = got.double() - exact
+    assert error.abs().max() < 0.01 and error.mean().abs() < 1e-4
+
+
 def test_streaming_marginals_hold_a_tenth_of_the_memory():
     plain = peak_bytes(lambda *inputs: solved.log_densities(*inputs).logsumexp(1), 4096)
     assert plain > 2 * 4 * 4096**2 * 10  # the (M, N, D) tensor, more than twice

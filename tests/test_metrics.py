@@ -636,3 +636,17 @@ def test_gradients_are_not_needed_and_not_kept():
     for score in FROM_SAMPLES[:-1]:
         score(codes, factors)
     dci(codes, factors, codes, factors, method="extra_trees")
+
+
+# ------------------------------------------------------------------ log Σ exp
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+def test_log_sum_exp_is_that_of_torch(scale):
+    x = (scale * torch.randn(5, 40, 3, generator=generator())).requires_grad_()
+    got, expected = metrics.log_sum_exp(x, 1), x.double().logsumexp(1)
+    torch.testing.assert_close(got.double(), expected)
+    weights = torch.randn(5, 3, generator=generator(1))
+    (gradient,) = torch.autograd.grad((weights * got).sum(), x, retain_graph=True)
+    (wanted,) = torch.autograd.grad((weights * expected).sum(), x)
+    torch.testing.assert_close(gradient, wanted)

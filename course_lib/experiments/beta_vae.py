@@ -25,9 +25,9 @@ def decompose(z: Tensor, mean: Tensor, log_var: Tensor, log_weights: Tensor | fl
     exact terms of these M posteriors, −log(N M) minibatch weighted sampling, `stratified_weights` its stratified kin.
     """
     log_density = pairwise_log_density(z, mean, log_var)  # (M, M)
-    log_joint = (log_density + log_weights).logsumexp(1)
+    log_joint = metrics.log_sum_exp(log_density + log_weights, 1)
     latents = zip(z.split(1, 1), mean.split(1, 1), log_var.split(1, 1), strict=True)
-    marginals = [(pairwise_log_density(*latent) + log_weights).logsumexp(1) for latent in latents]
+    marginals = [metrics.log_sum_exp(pairwise_log_density(*latent) + log_weights, 1) for latent in latents]
     return torch.stack(kl_decomposition(z, log_density.diagonal(), log_joint, torch.stack(marginals, dim=1)))
 
 

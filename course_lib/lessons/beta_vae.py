@@ -207,7 +207,8 @@ def log_marginals_streaming(z: Tensor, mean: Tensor, log_var: Tensor, block: int
     smaller). Returns (M, D). Keep a running log-sum over the blocks. The bound counts the backward pass too, for
     which autograd keeps every block: `torch.utils.checkpoint.checkpoint(f, *args, use_reentrant=False,
     preserve_rng_state=False)` computes f(*args), keeps the arguments only, and runs f again when gradients are due.
-    (Or write the backward pass yourself, as a `torch.autograd.Function`.)
+    That bounds the memory and makes nothing faster. A backward pass of your own, as a `torch.autograd.Function`, can:
+    the solution takes less than a fifth of the plain form's time on a CPU (`benchmarks/decomposition.py`).
     """
 
 
