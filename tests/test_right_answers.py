@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
@@ -11,7 +12,9 @@ from course_lib.catalogue import exercises
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.findings import QUIET
+from course_lib.grading.supervisor import grade
 from tests.helpers.corpus import read_cells, words
+from tests.helpers.red_team import notebook
 
 RIGHT, WRONG = read_cells("right_answers"), read_cells("wrong_answers")
 EXERCISES = exercises()
@@ -239,3 +242,27 @@ def test_a_wrong_answer_is_rejected_and_told_why(cell, inspect):
         told = all(re.search(p, words(report), re.IGNORECASE) for p in cell.patterns("says"))
         misled = any(re.search(p, words(report), re.IGNORECASE) for p in cell.patterns("not"))
         assert (told and not misled) == (cell.id not in listed(KNOWN_MISLEADING)), words(report)
+
+
+@pytest.mark.slow
+def test_right_answers_pass_the_grader(tmp_path):
+    """A class in which student n hands in the n-th right answer to every exercise, from the first again after the last."""
+    answers_to = defaultdict(list)
+    for cell in RIGHT:
+        answers_to[cell.ex.id].append(cell)
+    students = max(map(len, answers_to.values()))
+    chosen = [{name: cells[n % len(cells)] for name, cells in answers_to.items()} for n in range(students)]
+    (tmp_path / "class").mkdir()
+    for n, cells in enumerate(chosen):
+        text = notebook(*(cell.text for cell in cells.values()))
+        (tmp_path / f"class/student {n}.ipynb").write_text(text, encoding="utf-8")
+    assert grade([tmp_path / "class"], tmp_path / "grades", seed=20_26, jobs=2) == {}
+    with open(tmp_path / "grades/gradebook.csv", newline="") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    rejected = {
+        cell.id
+        for n, cells in enumerate(chosen)
+        for name, cell in cells.items()
+        if int(rows[f"student {n}"][name]) != cell.ex.points
+    }
+    assert rejected <= listed(KNOWN_REJECTED)
