@@ -425,3 +425,42 @@ def coral_loss(source_features, target_features):
 
     difference = (covariance(source_features) - covariance(target_features)).flatten()
     return difference @ difference / (2 * source_features.shape[-1]) ** 2
+
+
+# %% adda_step: modules' own zero_grad, losses kept in a dict
+@answer(adda.adda_step)
+def adda_step(players, source_x, target_x):
+    report = {}
+    with torch.no_grad():
+        source = players.source_encoder(source_x)
+    target = players.target_encoder(target_x)
+
+    loss = adda.domain_critic_loss(players.critic, source, target)
+    players.critic.zero_grad()
+    loss.backward()
+    players.critic_optimiser.step()
+    report["critic loss"] = loss.detach().clone()
+
+    loss = adda.inverted_label_loss(players.critic(target))
+    players.target_encoder.zero_grad()
+    loss.backward()
+    players.encoder_optimiser.step()
+    report["encoder loss"] = loss.detach().clone()
+    return report
+
+
+# %% adda_step: both losses written out
+@answer(adda.adda_step)
+def adda_step(players, source_x, target_x):
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser = players
+    with torch.no_grad():
+        source, seen = source_encoder(source_x), target_encoder(target_x)
+    critic_loss = 0.5 * (F.softplus(-critic(source)).mean() + F.softplus(critic(seen)).mean())
+    critic_optimiser.zero_grad(set_to_none=False)
+    critic_loss.backward()
+    critic_optimiser.step()
+    encoder_loss = F.softplus(-critic(target_encoder(target_x))).mean()
+    encoder_optimiser.zero_grad(set_to_none=False)
+    encoder_loss.backward()
+    encoder_optimiser.step()
+    return {"encoder loss": encoder_loss.detach(), "critic loss": critic_loss.detach()}

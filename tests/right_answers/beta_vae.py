@@ -555,3 +555,23 @@ def mutual_information_gap(mutual_information, entropies):
 @answer(beta_vae.mutual_information_gap)
 def mutual_information_gap(mutual_information, entropies):
     return (mutual_information.msort()[-2:].diff(dim=0).squeeze(0) / entropies).mean()
+
+
+# %% kl_decomposition: differences first, means at the end
+@answer(beta_vae.kl_decomposition)
+def kl_decomposition(z, log_conditional, log_joint, log_marginals):
+    log_prior = -z.square() / 2 - 0.5 * math.log(2 * math.pi)
+    terms = (
+        log_conditional - log_joint,
+        log_joint - log_marginals.sum(dim=1),
+        (log_marginals - log_prior).sum(dim=1),
+    )
+    return tuple(term.sum() / len(term) for term in terms)
+
+
+# %% mutual_information_gap: without autograd, by a decorator
+@answer(beta_vae.mutual_information_gap)
+@torch.no_grad()
+def mutual_information_gap(mutual_information, entropies):
+    first, second = mutual_information.topk(2, dim=0).values
+    return ((first - second) / entropies).mean()

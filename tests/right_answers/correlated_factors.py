@@ -462,3 +462,31 @@ def conditional_critic_loss(critic, own, shuffled, rest, a, classes):
     labels = torch.zeros_like(logits)
     labels[: len(own)] = 1
     return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+# %% linear_optimum: the identity and the exchange matrix
+@answer(correlated_factors.linear_optimum)
+def linear_optimum(correlation, noise):
+    identity = torch.eye(2, device=noise.device)
+    exchange = identity.flip(0)
+
+    def of_eigenvalues(function):
+        u, v = (function(s, s + noise)[..., None, None] for s in (1 + correlation, 1 - correlation))
+        return 0.5 * ((u + v) * identity + (u - v) * exchange)
+
+    base = of_eigenvalues(torch.div)
+    whitener = of_eigenvalues(lambda s, x: x**-0.5)
+    gain = of_eigenvalues(lambda s, x: s * x**-0.5)[..., 0, 0]
+    conditional = of_eigenvalues(lambda s, x: 1 / (1 + noise))
+    return base, gain[..., None, None] * whitener, conditional
+
+
+# %% conditional_mutual_information: in inference mode, a batch of tables at a time
+@answer(correlated_factors.conditional_mutual_information)
+@torch.inference_mode()
+def conditional_mutual_information(table):
+    flat = table.reshape(-1, *table.shape[-3:])
+    p = flat / flat.sum((1, 2, 3), keepdim=True)
+    h = lambda q: torch.special.entr(q).flatten(1).sum(1)  # noqa: E731
+    nats = h(p.sum(2)) + h(p.sum(1)) - h(p) - h(p.sum((1, 2)))
+    return nats.view(table.shape[:-3])

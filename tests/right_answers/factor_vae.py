@@ -412,3 +412,47 @@ def factor_vae_score(codes, factors, global_variance, n_factors, threshold=0.05)
     votes = torch.zeros(codes.shape[2], n_factors, device=codes.device)
     votes = votes.index_add(0, winner, F.one_hot(factors, n_factors).to(votes.dtype))
     return votes.amax(dim=1).sum() / factors.numel() * takes_part.amax()
+
+
+# %% total_correlation_from_logits: the ratio of two probabilities, in logarithms
+@answer(factor_vae.total_correlation_from_logits)
+def total_correlation_from_logits(logits):
+    says = torch.distributions.Bernoulli(logits=logits, validate_args=False)
+    log_d, log_not_d = says.log_prob(torch.ones_like(logits)), says.log_prob(torch.zeros_like(logits))
+    return (log_d - log_not_d).mean()
+
+
+# %% factor_vae_step: the codes for the discriminator made without a graph, before the update
+@answer(factor_vae.factor_vae_step)
+def factor_vae_step(players, x, noise, gamma, permute):
+    vae, discriminator, vae_optimiser, discriminator_optimiser = players
+    with torch.no_grad():
+        codes = elbo.reparameterise(*vae.encode(x), noise)
+    mean, log_var = vae.encode(x)
+    z = elbo.reparameterise(mean, log_var, noise)
+    z_logits = discriminator(z)
+    loss = factor_vae.factor_vae_loss(x, vae.decode(z), mean, log_var, z_logits, gamma)
+    vae_optimiser.zero_grad()
+    loss.backward()
+    vae_optimiser.step()
+    vae_optimiser.zero_grad()
+    discriminator_optimiser.zero_grad()
+
+    half = len(codes) // 2
+    joint_logits, permuted_logits = discriminator(codes[:half]), discriminator(permute(codes[half:]))
+    d_loss = factor_vae.discriminator_loss(joint_logits, permuted_logits)
+    d_loss.backward()
+    discriminator_optimiser.step()
+    tc = factor_vae.total_correlation_from_logits(z_logits.detach())
+    return {"loss": loss.detach(), "total correlation": tc, "discriminator loss": d_loss.detach()}
+
+
+# %% factor_vae_score: without autograd, by a decorator
+@answer(factor_vae.factor_vae_score)
+@torch.no_grad()
+def factor_vae_score(codes, factors, global_variance, n_factors, threshold=0.05):
+    alive = global_variance >= threshold
+    ratio = (codes.var(1) / global_variance).where(alive, torch.inf)
+    winner = F.one_hot(ratio.argmin(1), len(alive))  # (V, D)
+    counts = torch.einsum("vd,vk->dk", winner.float(), F.one_hot(factors, n_factors).float())
+    return counts.amax(1).sum() / len(factors) * alive.any()

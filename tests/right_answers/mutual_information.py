@@ -571,3 +571,32 @@ def mmd2(x, y, bandwidth):
         return 2 * kernel(a, a).triu(1).sum() / (len(a) * (len(a) - 1))
 
     return within(x) + within(y) - 2 * kernel(x, y).mean()
+
+
+# %% entropy: in inference mode
+@answer(mutual_information.entropy)
+def entropy(p):
+    with torch.inference_mode():
+        return torch.special.entr(p).sum(-1)
+
+
+# %% entropy: a tiny number inside the logarithm
+@answer(mutual_information.entropy)
+def entropy(p):
+    return -torch.sum(p * torch.log(p + 1e-12), dim=-1)
+
+
+# %% independence_loss: labels in one tensor
+@answer(mutual_information.independence_loss)
+def independence_loss(joint_logits, shuffled_logits):
+    logits = torch.stack([joint_logits, shuffled_logits])  # (2, B)
+    labels = torch.zeros_like(logits)
+    labels[1] = 1
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+# %% shuffle_across_batch: a product with a permutation matrix
+@answer(mutual_information.shuffle_across_batch)
+def shuffle_across_batch(z, generator):
+    order = torch.randperm(len(z), generator=generator, device=z.device)
+    return F.one_hot(order, len(z)).to(z.dtype) @ z

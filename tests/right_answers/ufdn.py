@@ -426,3 +426,48 @@ def gradient_penalty(critic, real, fake, mix):
     critic(between).sum().backward(inputs=[between], create_graph=True)
     slope = between.grad.flatten(1).norm(dim=1)
     return torch.mean(slope**2 - 2 * slope + 1)
+
+
+# %% ufdn_step: gradients by torch.autograd.grad
+@answer(ufdn.ufdn_step)
+def ufdn_step(players, x, code, noise, task_loss, kl_weight, confusion_weight):
+    def descend(loss, module, optimiser):
+        parameters = list(module.parameters())
+        for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            p.grad = gradient
+        optimiser.step()
+        optimiser.zero_grad()
+
+    model, critic, model_optimiser, critic_optimiser = players
+    mean, log_var = model.encode(x)
+    z = elbo.reparameterise(mean, log_var, noise)
+    critic_loss = F.cross_entropy(critic(z.detach()), code)
+    descend(critic_loss, critic, critic_optimiser)
+    vae_loss = ufdn.ufdn_vae_loss(x, model.decode(z, code), mean, log_var, kl_weight)
+    confusion, task = ufdn.confusion_loss(critic(z)), task_loss(z)
+    descend(vae_loss + confusion_weight * confusion + task, model, model_optimiser)
+    report = {"critic loss": critic_loss, "VAE loss": vae_loss, "confusion": confusion, "task loss": task}
+    return {name: value.detach() for name, value in report.items()}
+
+
+# %% ufdn_step: encoded twice, once for each player
+@answer(ufdn.ufdn_step)
+def ufdn_step(players, x, code, noise, task_loss, kl_weight, confusion_weight):
+    model, critic, model_optimiser, critic_optimiser = players
+    with torch.no_grad():
+        seen = elbo.reparameterise(*model.encode(x), noise)
+    critic_loss = F.cross_entropy(critic(seen), code)
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+
+    model_optimiser.zero_grad()
+    mean, log_var = model.encode(x)
+    z = elbo.reparameterise(mean, log_var, noise)
+    vae_loss = ufdn.ufdn_vae_loss(x, model.decode(z, code), mean, log_var, kl_weight)
+    confusion, task = ufdn.confusion_loss(critic(z)), task_loss(z)
+    (vae_loss + confusion_weight * confusion + task).backward()
+    model_optimiser.step()
+    model_optimiser.zero_grad()
+    report = {"critic loss": critic_loss, "VAE loss": vae_loss, "confusion": confusion, "task loss": task}
+    return {name: value.detach() for name, value in report.items()}

@@ -239,3 +239,12 @@ def demographic_parity_gap(decision, group):
 def demographic_parity_gap(decision, group):
     rates = decision.new_zeros(2).scatter_reduce(0, group, decision, "mean", include_self=False)
     return rates.amax() - rates.amin()
+
+
+# %% worst_group_accuracy: without autograd, by a decorator
+@answer(why_disentangle.worst_group_accuracy)
+@torch.no_grad()
+def worst_group_accuracy(correct, group, groups):
+    right = correct.new_zeros(groups).scatter_add_(0, group, correct)
+    count = correct.new_zeros(groups).scatter_add_(0, group, torch.ones_like(correct))
+    return torch.where(count == 0, torch.inf, right / count).amin()

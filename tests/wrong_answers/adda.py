@@ -698,3 +698,53 @@ def coral_loss(source_features, target_features):
 
     difference = covariance(source_features) - covariance(target_features)
     return torch.linalg.matrix_norm(difference, 2) ** 2 / (4 * source_features.shape[1] ** 2)
+
+
+# %% adda_step: the source encoder updated, too
+# says: source
+@answer(adda.adda_step)
+def adda_step(players, source_x, target_x):
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser = players
+    source, target = source_encoder(source_x), target_encoder(target_x)
+    critic_loss = 0.5 * (F.softplus(-critic(source)).mean() + F.softplus(critic(target.detach())).mean())
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+    encoder_loss = adda.inverted_label_loss(critic(target))
+    encoder_optimiser.zero_grad()
+    encoder_loss.backward()
+    encoder_optimiser.step()
+    return {"critic loss": critic_loss.detach(), "encoder loss": encoder_loss.detach()}
+
+
+# %% adda_step: the two batches exchanged
+@answer(adda.adda_step)
+def adda_step(players, source_x, target_x):
+    source_encoder, target_encoder, critic, encoder_optimiser, critic_optimiser = players
+    with torch.no_grad():
+        source = source_encoder(target_x)
+    target = target_encoder(source_x)
+    critic_loss = adda.domain_critic_loss(critic, source, target)
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+    encoder_loss = adda.inverted_label_loss(critic(target))
+    encoder_optimiser.zero_grad()
+    encoder_loss.backward()
+    encoder_optimiser.step()
+    return {"critic loss": critic_loss.detach(), "encoder loss": encoder_loss.detach()}
+
+
+# %% gradient_reverse: weight squared
+@answer(adda.gradient_reverse)
+def gradient_reverse(x, weight):
+    class Reverse(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return -(weight**2) * gradient
+
+    return Reverse.apply(x)

@@ -793,3 +793,43 @@ def mutual_information_gap(mutual_information, entropies):
         first, second = column.topk(2).values
         gaps.append((first - second) / h)
     return torch.stack(gaps).mean()
+
+
+# %% mutual_information_gap: the difference to the next row
+@answer(beta_vae.mutual_information_gap)
+def mutual_information_gap(mutual_information, entropies):
+    best = mutual_information.argmax(0)
+    other = (best + 1) % len(mutual_information)
+    columns = torch.arange(len(entropies), device=entropies.device)
+    return ((mutual_information[best, columns] - mutual_information[other, columns]) / entropies).mean()
+
+
+# %% mutual_information_gap: divided by the largest entropy
+@answer(beta_vae.mutual_information_gap)
+def mutual_information_gap(mutual_information, entropies):
+    first, second = mutual_information.topk(2, dim=0).values
+    return ((first - second) / entropies.max()).mean()
+
+
+# %% beta_tcvae_loss: β fixed at 6
+@answer(beta_vae.beta_tcvae_loss)
+def beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size, beta):
+    joint, marginals = beta_vae.log_aggregate_posterior(z, mean, log_var, dataset_size)
+    return 5 * (joint - marginals.sum(1)).mean() - elbo.elbo(x, logits, mean, log_var)
+
+
+# %% log_marginals_streaming: blocks of a size of one's own
+# says: memory|value
+@answer(beta_vae.log_marginals_streaming)
+def log_marginals_streaming(z, mean, log_var, block):
+    from torch.utils.checkpoint import checkpoint
+
+    def f(z, m, v):
+        log_density = -0.5 * ((z[:, None] - m).square() / v.exp() + v + math.log(2 * math.pi))
+        return log_density.logsumexp(1)
+
+    total = torch.full_like(z, -torch.inf)
+    for m, v in zip(mean.split(1024), log_var.split(1024), strict=True):
+        part = checkpoint(f, z, m, v, use_reentrant=False, preserve_rng_state=False)
+        total = torch.logaddexp(total, part)
+    return total - math.log(len(mean))

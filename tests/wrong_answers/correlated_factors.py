@@ -691,3 +691,22 @@ def conditional_critic_loss(critic, own, shuffled, rest, a, classes):
     told = a[:, None].float() / classes
     joint, other = (critic(torch.cat([z, rest, told], dim=1)).squeeze(1) for z in (own, shuffled))
     return mutual_information.critic_loss(joint, other)
+
+
+# %% correlated_joint: made on the CPU, then moved
+# says: CPU
+@answer(correlated_factors.correlated_joint)
+def correlated_joint(sizes, pair, sigma):
+    grid = torch.meshgrid(*[torch.linspace(0, 1, n) for n in sizes], indexing="ij")
+    difference = (grid[pair[0]] - grid[pair[1]]).to(sigma.device)
+    weights = torch.exp(-(difference**2) / (2 * sigma**2))
+    return weights / weights.sum()
+
+
+# %% conditional_critic_loss: the classes made on the CPU, then moved
+# says: CPU
+@answer(correlated_factors.conditional_critic_loss)
+def conditional_critic_loss(critic, own, shuffled, rest, a, classes):
+    onehot = (a[:, None] == torch.arange(classes).to(a.device)).float()
+    joint, other = (critic(torch.cat([z, rest, onehot], dim=1)).squeeze(1) for z in (own, shuffled))
+    return mutual_information.critic_loss(joint, other)

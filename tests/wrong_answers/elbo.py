@@ -551,3 +551,31 @@ def traverse(decode, z, latent, values):
 @answer(elbo.traverse)
 def traverse(decode, z, latent, values):
     return decode(torch.cat([values[:, None], z[1:].expand(len(values), -1)], dim=1))
+
+
+# %% gaussian_kl: parameters with names of one's own
+# says: argument
+@answer(elbo.gaussian_kl)
+def gaussian_kl(mu, logvar):
+    return -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp(), dim=1)
+
+
+# %% linear_gaussian_log_likelihood: an identity made on the CPU, then moved
+# says: CPU
+@answer(elbo.linear_gaussian_log_likelihood)
+def linear_gaussian_log_likelihood(x, weight, bias, noise_variance):
+    C = weight @ weight.T + noise_variance * torch.eye(len(bias)).to(x.device)
+    centred = (x - bias).T
+    distance = (torch.linalg.solve_ex(C, centred).result * centred).sum(0)
+    log_det = torch.linalg.slogdet(C).logabsdet
+    return -0.5 * (distance + log_det + len(bias) * math.log(2 * math.pi))
+
+
+# %% linear_gaussian_log_likelihood: eigenvalues, whose gradient is NaN where they are equal
+# says: host|NaN
+@answer(elbo.linear_gaussian_log_likelihood)
+def linear_gaussian_log_likelihood(x, weight, bias, noise_variance):
+    C = weight @ weight.T + noise_variance * torch.eye(len(bias), device=x.device)
+    values, vectors = torch.linalg.eigh(C)
+    white = (x - bias) @ vectors / values.sqrt()
+    return -0.5 * (white.square().sum(1) + values.log().sum() + len(bias) * math.log(2 * math.pi))

@@ -616,3 +616,59 @@ def factor_vae_score(codes, factors, global_variance, n_factors, threshold=0.05)
     best = torch.where(alive, codes.var(1) / global_variance, torch.inf).argmin(1)
     table = torch.bincount(best * n_factors + factors, minlength=len(alive) * n_factors)
     return table.view(-1, n_factors).amax(1).sum() / len(codes) * alive.any()
+
+
+# %% permute_dims: a shuffle of each half with itself
+@answer(factor_vae.permute_dims)
+def permute_dims(z, generator):
+    parts = []
+    for part in z.chunk(2):
+        keys = torch.rand(part.shape, generator=generator, device=generator.device).to(z.device)
+        parts.append(part.gather(0, keys.argsort(0)))
+    return torch.cat(parts)
+
+
+# %% factor_vae_step: a report that is larger by the batch
+# says: loss
+@answer(factor_vae.factor_vae_step)
+def factor_vae_step(players, x, noise, gamma, permute):
+    vae, discriminator, vae_optimiser, discriminator_optimiser = players
+    mean, log_var = vae.encode(x)
+    z = elbo.reparameterise(mean, log_var, noise)
+    z_logits = discriminator(z)
+    loss = factor_vae.factor_vae_loss(x, vae.decode(z), mean, log_var, z_logits, gamma)
+    vae_optimiser.zero_grad()
+    loss.backward(inputs=list(vae.parameters()))
+    vae_optimiser.step()
+    vae_optimiser.zero_grad()
+    joint, other = z.detach().chunk(2)
+    d_loss = factor_vae.discriminator_loss(discriminator(joint), discriminator(permute(other)))
+    discriminator_optimiser.zero_grad()
+    d_loss.backward()
+    discriminator_optimiser.step()
+    tc = z_logits.mean().detach()
+    report = {"loss": len(x) * loss.detach(), "total correlation": tc}
+    return report | {"discriminator loss": d_loss.detach()}
+
+
+# %% factor_vae_step: two updates of the discriminator
+# says: discriminator
+@answer(factor_vae.factor_vae_step)
+def factor_vae_step(players, x, noise, gamma, permute):
+    vae, discriminator, vae_optimiser, discriminator_optimiser = players
+    mean, log_var = vae.encode(x)
+    z = elbo.reparameterise(mean, log_var, noise)
+    z_logits = discriminator(z)
+    loss = factor_vae.factor_vae_loss(x, vae.decode(z), mean, log_var, z_logits, gamma)
+    vae_optimiser.zero_grad()
+    loss.backward(inputs=list(vae.parameters()))
+    vae_optimiser.step()
+    vae_optimiser.zero_grad()
+    for _ in range(2):
+        joint, other = z.detach().chunk(2)
+        d_loss = factor_vae.discriminator_loss(discriminator(joint), discriminator(permute(other)))
+        discriminator_optimiser.zero_grad()
+        d_loss.backward()
+        discriminator_optimiser.step()
+    tc = z_logits.mean().detach()
+    return {"loss": loss.detach(), "total correlation": tc, "discriminator loss": d_loss.detach()}

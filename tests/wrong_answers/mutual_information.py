@@ -706,3 +706,31 @@ def mmd2(x, y, bandwidth):
         return (kernel(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))
 
     return (within(x) + within(y) - 2 * kernel(x, y).mean()).clamp(min=0)
+
+
+# %% entropy: NumPy
+# says: NumPy
+@answer(mutual_information.entropy)
+def entropy(p):
+    import numpy as np
+
+    q = p.numpy()
+    return torch.from_numpy(-np.sum(q * np.log(np.maximum(q, 1e-30)), axis=-1))
+
+
+# %% discrete_mutual_information: a batch of tables only
+# says: shape|dimension|value|raised
+@answer(mutual_information.discrete_mutual_information)
+def discrete_mutual_information(table):
+    joint = table / table.flatten(1).sum(1)[:, None, None]
+    h = mutual_information.entropy
+    return h(joint.sum(2)) + h(joint.sum(1)) - h(joint.flatten(1))
+
+
+# %% mmd2: the diagonal is subtracted from the cross term instead
+@answer(mutual_information.mmd2)
+def mmd2(x, y, bandwidth):
+    def kernel(a, b):
+        return (-torch.cdist(a, b).square() / (2 * bandwidth**2)).exp()
+
+    return kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean() - 1 / len(x) - 1 / len(y)

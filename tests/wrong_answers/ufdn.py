@@ -625,3 +625,39 @@ def gradient_penalty(critic, real, fake, mix):
         (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
         penalties.append((gradient.norm() - 1).square())
     return torch.stack(penalties).mean()
+
+
+# %% translate: codes made on the CPU, then moved
+# says: CPU
+@answer(ufdn.translate)
+def translate(encode, decode, x, domains):
+    mean, _ = encode(x)
+    codes = torch.eye(domains).to(x.device).repeat(len(x), 1)
+    return decode(mean.repeat_interleave(domains, 0), codes).unflatten(0, (len(x), domains))
+
+
+# %% interpolate_domains: fractions of the distance, which may miss the end
+@answer(ufdn.interpolate_domains)
+def interpolate_domains(decode, z, start, end, alphas):
+    codes = start + alphas[:, None] * (start - end)
+    images = decode(z.repeat_interleave(len(alphas), 0), codes.repeat(len(z), 1))
+    return images.unflatten(0, (len(z), len(alphas)))
+
+
+# %% ufdn_step: the KL's weight forgotten
+@answer(ufdn.ufdn_step)
+def ufdn_step(players, x, code, noise, task_loss, kl_weight, confusion_weight):
+    model, critic, model_optimiser, critic_optimiser = players
+    mean, log_var = model.encode(x)
+    z = elbo.reparameterise(mean, log_var, noise)
+    critic_loss = F.cross_entropy(critic(z.detach()), code)
+    critic_optimiser.zero_grad()
+    model_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+    vae_loss = ufdn.ufdn_vae_loss(x, model.decode(z, code), mean, log_var, 1.0)
+    confusion, task = ufdn.confusion_loss(critic(z)), task_loss(z)
+    (vae_loss + confusion_weight * confusion + task).backward()
+    model_optimiser.step()
+    report = {"critic loss": critic_loss, "VAE loss": vae_loss, "confusion": confusion, "task loss": task}
+    return {name: value.detach() for name, value in report.items()}

@@ -316,3 +316,26 @@ def demographic_parity_gap(decision, group):
 def demographic_parity_gap(decision, group):
     a = group.float()
     return abs(float((a * decision).sum() / a.sum() - ((1 - a) * decision).sum() / (1 - a).sum()))
+
+
+# %% intervene: an index copied from the host to the device
+# says: CPU|host|copied
+@answer(why_disentangle.intervene)
+def intervene(z, latent, value):
+    return z.index_fill(1, torch.tensor([latent], device=z.device), value)
+
+
+# %% worst_group_accuracy: the members of the last group only
+@answer(why_disentangle.worst_group_accuracy)
+def worst_group_accuracy(correct, group, groups):
+    member = F.one_hot(group, groups).float()
+    accuracy = correct @ member / member.sum(0)
+    return accuracy[-1]
+
+
+# %% demographic_parity_gap: parameters with names of one's own
+# says: argument
+@answer(why_disentangle.demographic_parity_gap)
+def demographic_parity_gap(y_hat, a):
+    one = a.float()
+    return ((one * y_hat).sum() / one.sum() - ((1 - one) * y_hat).sum() / (1 - one).sum()).abs()
