@@ -199,7 +199,10 @@ def _same(ex: Exercise, a: Key, b: Key) -> bool:
     groups += [(a.mistakes[m], b.mistakes[m]) for m in b.mistakes]
     return all(
         x.keys() == y.keys()
-        and all(close(x[k], y[k], ex) if isinstance(y[k], torch.Tensor) else x[k] == y[k] for k in y)
+        and all(
+            close(x[k], y[k], ex, n.get(k, 0.0)) if isinstance(y[k], torch.Tensor) else x[k] == y[k]
+            for k in y
+        )
         for left, right in groups
-        for x, y in zip(left, right, strict=True)
+        for x, y, n in zip(left, right, b.noise, strict=True)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import inspect
 import json
+import math
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from course_lib.exercise.answers import (
     save_answer,
 )
 from course_lib.exercise.check import inspect_answer, measure_speed
+from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise, run_with_gradients
 from course_lib.exercise.device import DeviceWatch, watch
 from course_lib.exercise.progress import hint, progress, reveal, status
@@ -1159,3 +1161,64 @@ def test_with_solutions_in_force_running_a_cell_saves_nothing(shell, monkeypatch
     run(shell, kl_cell("return mean"))
     assert shell.last.success and not folder.exists()
     assert run(shell, "check(elbo.gaussian_kl)")[0].startswith("elbo.gaussian_kl: passed")
+
+
+# ---------------------------------------------------------------- tolerances from rounding
+
+
+def test_what_rounding_explains_is_equal_and_nothing_else():
+    """The bound is that of the contract, plus 20 times the solution's rounding and the tensor's own resolution."""
+    want, ex = torch.tensor([1.0, 1000.0]), elbo.gaussian_kl
+    assert close(want + torch.tensor([2e-3, 0.0]), want, ex)  # 20 eps · 1000
+    assert not close(want + torch.tensor([3e-3, 0.0]), want, ex)
+    assert close(want + torch.tensor([3e-3, 0.0]), want, ex, noise=1e-4)
+    one = torch.tensor([1.0])
+    assert close(one + 1e-5, one, ex) and not close(one + 2e-5, one, ex)
+    assert close(one + 2e-5, one, ex, times=2) and not close(one + 2e-5, one, ex, noise=1e-7)
+    odd = torch.tensor([float("inf"), float("nan"), 1.0])
+    assert close(odd, odd, ex) and not close(odd, odd.nan_to_num(), ex) and not close(-odd, odd, ex)
+    assert close(torch.tensor([]), torch.tensor([]), ex) and not close(one.double(), one, ex)
+
+
+def test_a_small_constant_is_found():
+    """A clamp or an epsilon that the old bounds of 1e-4 let pass."""
+    assert report_on(kl_cell(f"{GOOD} * 1.00005")).status == "wrong value"
+    assert report_on(kl_cell(f"{GOOD} + 5e-6")).status == "passed"  # atol + rtol + 20 eps of the scale, 1
+
+
+def test_a_key_holds_the_value_of_float64_and_the_error_of_float32(toy):
+    """Distances by |x|² − 2xy + |y|² of points far from the origin lose most of their digits."""
+    x, y = torch.tensor([[97.3, 0.0]]), torch.tensor([[98.2, 0.0]])
+    found, noise = key.exact(toy.distances, toy_solutions.distances.function, {"x": x, "y": y})
+    exact = (x - y).double().square().sum().float()
+    assert torch.allclose(found["result"], exact, atol=1e-6) and found["result"].dtype == torch.float32
+    direct = toy_solutions.distances.function(x, y)
+    assert abs(direct - exact).item() == pytest.approx(noise["result"], rel=0.1) and noise["result"] > 1e-4
+    assert close(direct, found["result"], toy.distances, noise["result"])
+    assert not close(direct, found["result"], toy.distances)
+
+
+def test_a_case_that_float32_cannot_tell_is_refused(toy):
+    x, y = torch.tensor([[1e5, 0.0]]), torch.tensor([[1e5, 0.5]])
+    with pytest.raises(ValueError, match=r"toy_lesson.distances: result is off by .* in float32"):
+        key.exact(toy.distances, toy_solutions.distances.function, {"x": x, "y": y})
+
+
+def test_gradients_of_a_symmetric_matrix_are_symmetrised():
+    """log det of the lower and of the upper Cholesky factor: one function of a symmetric matrix."""
+    root = torch.randn(4, 4)
+    matrix = root @ root.T + torch.eye(4)
+    matrix = (matrix + matrix.T) / 2
+
+    def lower(covariance):
+        return torch.linalg.cholesky(covariance).diagonal().log().sum()
+
+    def upper(covariance):
+        return torch.linalg.cholesky(covariance, upper=True).diagonal().log().sum()
+
+    found = [run_with_gradients(Exercise(f, ""), f, {"covariance": matrix}) for f in (lower, upper)]
+    assert all(torch.equal(g["covariance"], g["covariance"].T) for g in found)
+    assert torch.allclose(found[0]["covariance"], found[1]["covariance"], atol=1e-5)
+    assert torch.allclose(found[0]["covariance"], math.cos(1) * matrix.inverse() / 2, atol=1e-4)
+    plain = run_with_gradients(Exercise(lower, ""), lambda covariance: covariance[0, 1], {"covariance": root})
+    assert plain["covariance"][1, 0] == 0  # no symmetric matrix: as it is

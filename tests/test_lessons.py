@@ -14,7 +14,6 @@ from course_lib.cli import stale_keys
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.compare import agrees
-from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key, record
 from course_lib.files import data_folder
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
@@ -58,14 +57,15 @@ def test_a_named_mistake_fails_and_is_diagnosed_with_its_own_sentence(ex, name, 
 
 @every_exercise
 def test_no_two_mistakes_are_confused(ex):
-    """Not even at a hundred times the tolerance: each differs from the solution and from all others."""
+    """Not even at a relative tolerance of 1 %, or a hundred times the contract's: each differs from the solution and from all others."""
     key = find_key(ex)
     outcomes = {"the solution": key.outcomes, **key.mistakes}
-    loose = Exercise(ex.function, ex.section, rtol=100 * ex.rtol, atol=100 * ex.atol)
+    times = max(100, 0.01 / ex.rtol)
     for a in outcomes:
         for b in outcomes:
             if a < b:
-                same = [agrees(loose, x, y, True) for x, y in zip(outcomes[a], outcomes[b], strict=True)]
+                cases = zip(outcomes[a], outcomes[b], key.noise, strict=True)
+                same = [agrees(ex, x, y, True, noise, times) for x, y, noise in cases]
                 assert not all(same), f"{a} and {b} give the same"
 
 

@@ -21,11 +21,6 @@ EXERCISES = exercises()
 
 # What the check does not yet decide rightly, by reason. An answer that has become right makes its test fail: take it off.
 KNOWN_REJECTED: dict[str, list[str]] = {
-    "rounding of gradients: a fixed tolerance for numbers of some hundred": [
-        "mutual_information.gaussian_total_correlation: cholesky_ex",
-        "mutual_information.gaussian_total_correlation: correlations, then cholesky_ex",
-        "mutual_information.gaussian_total_correlation: QR",
-    ],
     "on meta inputs the generator is on the CPU": [
         "mutual_information.shuffle_across_batch: index_select",
     ],
@@ -41,13 +36,6 @@ KNOWN_REJECTED: dict[str, list[str]] = {
     ],
     "gradients differ off the simplex, where both formulas are not the same": [
         "correlated_factors.accuracy_bound: one minus half the distance",
-    ],
-    "the gradient with respect to a symmetric matrix is not symmetrised": [
-        "correlated_factors.gaussian_conditional_mutual_information: the hint, literally",
-        "correlated_factors.gaussian_conditional_mutual_information: entropies by the chain rule",
-        "correlated_factors.gaussian_conditional_mutual_information: the block of the inverse",
-        "correlated_factors.gaussian_conditional_mutual_information: the precision alone",
-        "correlated_factors.gaussian_conditional_mutual_information: Cholesky factors",
     ],
 }
 KNOWN_ACCEPTED: dict[str, list[str]] = {
@@ -141,9 +129,6 @@ KNOWN_ACCEPTED: dict[str, list[str]] = {
     ],
 }
 KNOWN_MISLEADING: dict[str, list[str]] = {
-    "its gradient is rejected first": [
-        "mutual_information.gaussian_total_correlation: the Cholesky factor that reports errors",
-    ],
     '"result 0" does not say which': [
         "beta_vae.active_dimensions: the rate unclamped",
         "beta_vae.active_dimensions: the distortion unclamped",
@@ -198,10 +183,6 @@ KNOWN_MISLEADING: dict[str, list[str]] = {
     ],
 }
 
-ROUNDING = (
-    "rounding of gradients: a fixed tolerance for numbers of some hundred"  # may pass on another machine
-)
-
 
 def listed(known: dict[str, list[str]]) -> set[str]:
     return {name for names in known.values() for name in names}
@@ -235,8 +216,7 @@ def test_every_exercise_has_three_right_and_five_wrong_answers(ex):
 def test_a_right_answer_passes(cell, inspect):
     report = inspect(cell)
     passed = report.passed and not report.notes
-    if cell.id not in KNOWN_REJECTED.get(ROUNDING, ()):
-        assert passed == (cell.id not in listed(KNOWN_REJECTED)), words(report)
+    assert passed == (cell.id not in listed(KNOWN_REJECTED)), words(report)
 
 
 @pytest.mark.parametrize("cell", WRONG, ids=lambda cell: cell.id)

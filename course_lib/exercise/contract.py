@@ -21,6 +21,7 @@ MB = 1024**2
 class Exercise:
     """A hole in the library. Calling it runs the answer in force; `check` says whether that is right.
 
+    rtol, atol  the error that is allowed besides rounding, which is measured (`compare.close`)
     probe       `probe(implementation, **inputs)` turns tensors into the call and the result into tensors,
                 where the exercise takes or returns something else: a module (`nn.Parameter(weight.clone())`), an
                 optimiser, a generator (`generator_for`). It also runs on `meta` tensors and on CUDA, so it
@@ -36,8 +37,8 @@ class Exercise:
     section: str
     points: int = 1
     gradients: bool = True
-    rtol: float = 1e-4
-    atol: float = 1e-5
+    rtol: float = 1e-5
+    atol: float = 1e-6
     probe: Callable[..., Any] | None = None
     at_scale: Callable[[int], dict] | None = None
     full_size: int = 4096
@@ -139,6 +140,16 @@ def run_with_gradients(ex: Exercise, implementation: Callable, inputs: dict) -> 
     ]
     if not total or not leaves:
         return dict.fromkeys(leaves)
-    return dict(
-        zip(leaves, torch.autograd.grad(sum(total), list(leaves.values()), allow_unused=True), strict=True)
-    )
+    gradients = torch.autograd.grad(sum(total), list(leaves.values()), allow_unused=True)
+    return {k: _symmetrised(g, x) for (k, x), g in zip(leaves.items(), gradients, strict=True)}
+
+
+def _symmetrised(gradient: Tensor | None, x: Tensor) -> Tensor | None:
+    """The gradient with respect to symmetric matrices: half of it with its transpose.
+
+    A function of a symmetric matrix may read the upper half, the lower half or both; all are the same function.
+    """
+    square = gradient is not None and x.ndim >= 2 and x.shape[-1] == x.shape[-2]
+    if not square or x.is_meta or not torch.equal(x, x.mT):
+        return gradient
+    return (gradient + gradient.mT) / 2

@@ -27,13 +27,17 @@ from course_lib.files import data_folder, replace
 
 @dataclass
 class Key:
-    """One exercise's key. An outcome is a dict of tensors: outputs, and `gradient of x` for each input."""
+    """One exercise's key. An outcome is a dict of tensors: outputs, and `gradient of x` for each input.
+
+    noise is, for each case and each tensor of its outcome, the solution's error by rounding to float32.
+    """
 
     cases: list[dict]
     outcomes: list[dict[str, Tensor]]
     mistakes: dict[str, list[dict[str, Tensor]]]
     sentences: dict[str, str]
     hints: list[str]
+    noise: list[dict[str, float]]
 
 
 def outcome(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
@@ -67,13 +71,47 @@ def record(ex: Exercise, seed: int = 0) -> Key:
     cases = solution.draw_cases(seed)
     with solutions_only(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        outcomes, noise = zip(*(exact(ex, solution.function, c) for c in cases), strict=True)
         return Key(
             cases=[dict(c) for c in cases],
-            outcomes=[outcome(ex, solution.function, c) for c in cases],
+            outcomes=list(outcomes),
+            noise=list(noise),
             mistakes={m.name: [outcome(ex, m.function, c) for c in cases] for m in solution.mistakes},
             sentences={m.name: m.sentence for m in solution.mistakes},
             hints=list(solution.hints),
         )
+
+
+def exact(ex: Exercise, implementation: Callable, case: dict) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The outcome as float64 gives it, rounded to the dtypes of the case's own, and by how much that run is off."""
+    found, noise = outcome(ex, implementation, case), {}
+    for name, precise in _in_float64(ex, implementation, case).items():
+        rounded = precise.to(found[name].dtype)
+        both = rounded.isfinite() & found[name].isfinite()
+        error = (found[name].double() - precise.double())[both].abs().max().item() if both.any() else 0.0
+        if error > 0.01 * max(1.0, rounded[both].double().abs().max().item() if both.any() else 0.0):
+            raise ValueError(
+                f"{ex.id}: {name} is off by {error:g} in float32. If it, or its probe, draws random numbers, draw them "
+                "in float32; else make the case better conditioned."
+            )
+        noise[name] = float(f"{error:.1e}")
+        found[name] = torch.where(both, rounded, found[name])
+    return found, noise
+
+
+def _in_float64(ex: Exercise, implementation: Callable, case: dict) -> dict[str, Tensor]:
+    """The outcome with every float32 in its place, in the inputs and by default, a float64."""
+    double = {k: v.double() if _is_float(v) else v for k, v in case.items()}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return outcome(ex, implementation, double)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def write_keys(path: Path, keys: dict[str, Key]) -> None:
@@ -88,7 +126,7 @@ def write_keys(path: Path, keys: dict[str, Key]) -> None:
                     if isinstance(v, Tensor):
                         tensors[f"{name}/{i}/{kind}/{k}"] = v.contiguous().clone()
         numbers = [{k: v for k, v in c.items() if not isinstance(v, Tensor)} for c in key.cases]
-        notes[name] = {"numbers": numbers, "sentences": key.sentences, "hints": key.hints}
+        notes[name] = {"numbers": numbers, "sentences": key.sentences, "hints": key.hints, "noise": key.noise}
     metadata = {"exercises": json.dumps(notes, ensure_ascii=False)}
     replace(path, lambda draft: save_file(tensors, draft, metadata=metadata))
 
@@ -101,7 +139,9 @@ def read_keys(path: Path, version: float) -> dict[str, Key]:
             blank = [{} for _ in note["numbers"]]
             mistakes = {m: [dict(b) for b in blank] for m in note["sentences"]}
             outcomes = [dict(b) for b in blank]
-            keys[name] = Key(note["numbers"], outcomes, mistakes, note["sentences"], note["hints"])
+            keys[name] = Key(
+                note["numbers"], outcomes, mistakes, note["sentences"], note["hints"], note["noise"]
+            )
         for entry in file.keys():  # noqa: SIM118 (not a dict)
             name, case, kind, item = entry.split("/")
             key, i = keys[name], int(case)

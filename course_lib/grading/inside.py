@@ -170,7 +170,7 @@ def observe(ex: Exercise, cases: list[dict]) -> dict:
                         encode_all({f"gradient of {k}": v for k, v in gradients.items() if v is not None})
                     )
             with _stage("GPU-ready", found):
-                found["peak"] = _check_device(answer, Key(cases, [], {}, {}, []))
+                found["peak"] = _check_device(answer, Key(cases, [], {}, {}, [], []))
     return found | {"notes": [x.code for x in report.remarks], "called": sorted(answers.called - {ex.id})}
 
 
