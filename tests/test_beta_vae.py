@@ -236,6 +236,15 @@ def test_exact_weights_agree_with_the_metric():
     torch.testing.assert_close(found, expected, rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize(("n", "log_var"), [(1500, -2.0), (40, -6.0)])
+def test_exact_terms_by_streaming_marginals_are_those_of_the_metric(n, log_var):
+    _, mean, log_var = posteriors(n, 3, log_var=log_var)
+    exact = metrics.kl_decomposition_exact(mean, log_var, generator(1), num_samples=200)
+    expected = torch.tensor([exact.mutual_information, exact.total_correlation, exact.dimension_wise_kl])
+    found = experiments.exact_terms(mean, log_var, generator(1), samples=200)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
 def test_decompose_with_constant_weights_is_minibatch_weighted_sampling():
     z, mean, log_var = posteriors(20, 4)
     joint, marginals = lesson.log_aggregate_posterior(z, mean, log_var, 700)
