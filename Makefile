@@ -1,20 +1,28 @@
-# `make lab` opens the course in JupyterLab, `make test` runs the whole test suite.
+# `make lab` opens the course in JupyterLab, `make check` runs the quick tests, `make test` all of them.
 # Both create the environment they need. PYTHON chooses the interpreter (3.11 or later).
 
 PYTHON ?= python3
 VENV   ?= .venv
 ROOT   := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: lab test notebooks benchmarks clean
+.PHONY: lab lint check test notebooks benchmarks clean
 
 lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.ipynb
 
-test: $(VENV)/installed-test
+# One worker on each core; the tests of a group share what is costly to make, and so a worker.
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup
+
+lint: $(VENV)/installed-test
 	@[ -d tests ] || { echo "This edition has no tests. $(VENV)/bin/course check checks your answers."; exit 1; }
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+
+check: lint
+	$(PYTEST) -m "not slow and not notebooks and not browser and not gpu"
+
+test: lint
+	$(PYTEST)
 
 notebooks: $(VENV)/installed
 	cd notebooks && COURSE_ANSWERS=solutions TQDM_DISABLE=1 ../$(VENV)/bin/jupyter nbconvert \

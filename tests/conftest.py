@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 
-WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if WORKER:  # as many workers as cores: each keeps to one thread, and so does whatever it starts
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+# One thread, here and in all that a test starts: tests run side by side, and on a busy core the threads of
+# one operation wait for each other.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from course_lib.catalogue import LESSONS  # noqa: E402
+from course_lib.catalogue import LESSONS
+
+COSTLY = {"graded", "editions"}  # fixtures of a module: what uses one of them stays on one worker
 
 
 def pytest_collection_modifyitems(items):
@@ -19,6 +21,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip)
+        for name in COSTLY.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(name))
+        if "graded" in item.fixturenames:  # the red team's class: some submissions run into their time limit
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from course_lib.grading.judge import fresh_key, judge
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.submission import find_submissions, read_submission
 from course_lib.grading.supervisor import grade
-from tests.helpers import red_team
+from tests.helpers import JOBS, red_team
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
 from tests.helpers.red_team import CASES, MANIFEST, RIGHT, answer, notebook, with_kl
 
@@ -66,7 +66,7 @@ def graded(tmp_path_factory):
         door.settimeout(0)
         patch.setenv("COURSE_TEST_SECRET", "COURSE_TEST_SECRET")
         red_team.build(folder / "class", folder / "grades", door.getsockname()[1])
-        failed = small([folder / "class"], folder / "grades", jobs=2)
+        failed = small([folder / "class"], folder / "grades", jobs=JOBS)
         assert failed == {}
         with pytest.raises(BlockingIOError):
             door.accept()
@@ -296,6 +296,7 @@ def trio(tmp_path):
 
 
 @needs_bubblewrap
+@pytest.mark.slow
 def test_an_interrupted_run_resumes(trio, tmp_path, monkeypatch):
     out, real, calls = tmp_path / "grades", supervisor.grade_submission, []
 
@@ -353,6 +354,7 @@ def test_without_bubblewrap_it_refuses(trio, tmp_path, monkeypatch):
     assert not (tmp_path / "grades").exists()
 
 
+@pytest.mark.slow
 def test_unsafe_grades_without_a_sandbox(trio, tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "bubblewrap", lambda folder: pytest.fail("the sandbox was used"))
     (trio / "loop.ipynb").write_text(
@@ -364,6 +366,7 @@ def test_unsafe_grades_without_a_sandbox(trio, tmp_path, monkeypatch):
 
 
 @needs_bubblewrap
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_loses_no_submission(tmp_path):
     from distributed import Client, LocalCluster
 

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,33 +106,18 @@ def run_nbval(notebook: Path, folder: Path, answers: str) -> dict[int, bool]:
     return {int(c.get("name").removeprefix("Cell ")): c.find("failure") is not None for c in cases}
 
 
-@pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
-    """The chosen runs of this module, one on each core: by test and notebook, the future of what `run_nbval` gives."""
-
-    def run(test: str, notebook: Path) -> dict[int, bool]:
-        folder = tmp_path_factory.mktemp(notebook.stem)
-        answers = "solutions" if test == "test_passes_with_solutions" else str(folder / "answers")
-        return run_nbval(notebook, folder, answers)
-
-    chosen = [x for x in request.session.items if "runs" in x.fixturenames and x.module is request.module]
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        keys = [(item.originalname, item.callspec.params["notebook"]) for item in chosen]
-        yield {key: executor.submit(run, *key) for key in keys}
-
-
 @pytest.mark.notebooks
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
-def test_passes_with_solutions(notebook, runs):
-    found = runs["test_passes_with_solutions", notebook].result()
+def test_passes_with_solutions(notebook, tmp_path):
+    found = run_nbval(notebook, tmp_path, "solutions")
     assert len(found) == len(code_cells(notebook))
     assert not [cell for cell, failed in found.items() if failed]
 
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
-def test_fails_exactly_at_the_checks_without_answers(notebook, runs):
-    found = runs["test_fails_exactly_at_the_checks_without_answers", notebook].result()
+def test_fails_exactly_at_the_checks_without_answers(notebook, tmp_path):
+    found = run_nbval(notebook, tmp_path, str(tmp_path / "answers"))
     checks = {i for i, c in enumerate(code_cells(notebook)) if c["source"].startswith(MARK)}
     assert {cell for cell, failed in found.items() if failed} == checks
 

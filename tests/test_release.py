@@ -262,6 +262,7 @@ def test_make_lab_in_a_students_folder(student, tmp_path):
             chromium.close()
 
 
+@pytest.mark.slow
 def test_a_notebook_alone_on_colab(student, editions, tmp_path):
     """Only one notebook in an empty folder: its first cell installs the wheel, all others run."""
     folder, clean = student
