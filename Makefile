@@ -31,6 +31,7 @@ notebooks: $(VENV)/installed
 
 benchmarks: $(VENV)/installed
 	for file in benchmarks/*.py; do $(VENV)/bin/python $$file || exit 1; done
+	$(VENV)/bin/python -m tests.mutants
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
