@@ -54,16 +54,20 @@ def pretrain(
         Path | None, typer.Option(help="Where the results go; data/checkpoints or data/sweeps by default.")
     ] = None,
 ) -> None:
-    """Train the checkpoints of lessons 03, 04 and 06, or the sweep, from where an interrupted run left them (Ctrl-C)."""
+    """Train the checkpoints of lessons 03, 04 and 06, or the sweep, from where an interrupted run left them (Ctrl-C).
+
+    Scenes in colour (scenes_vae, scenes_beta_tcvae, scenes_factor_vae) are trained where they are named.
+    """
     from course_lib import checkpoints
     from course_lib.exercise.key import solutions_only
     from course_lib.experiments import pretraining
     from course_lib.training import pick_device
 
-    known = [*pretraining.RECIPES, "ufdn"]
+    usual = [*pretraining.RECIPES, "ufdn"]
+    known = [*usual, *pretraining.SCENES]
     if unknown := set(names or ()) - set(known):
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
-    folder, names, done = out or data_folder() / ("sweeps" if sweep else "checkpoints"), names or known, True
+    folder, names, done = out or data_folder() / ("sweeps" if sweep else "checkpoints"), names or usual, True
     with solutions_only():
         if sweep:
             table = folder / "sprites.csv"

@@ -89,6 +89,12 @@ RECIPES = {  # of data/checkpoints
     "factor_vae": Recipe("FactorVAE", 35.0, size=64, batch=64, lr=5e-4, **_SMALL),
 }
 STEPS = 5000
+# Scenes in colour, all 480,000: trained by name only. Settings to start from; no checkpoint is shipped yet.
+SCENES = {
+    "scenes_vae": Recipe("VAE", 1.0, data="scenes", batch=64),
+    "scenes_beta_tcvae": Recipe("beta-TCVAE", 4.0, data="scenes", batch=64),
+    "scenes_factor_vae": Recipe("FactorVAE", 20.0, data="scenes", batch=64, lr=5e-4),
+}
 
 
 class Training:
@@ -200,7 +206,7 @@ def pretrain(
     Returns False where the user interrupted: what was trained is kept, and the next call goes on.
     """
     for name in names:
-        training = Training(RECIPES[name], device)
+        training = Training((RECIPES | SCENES)[name], device)
         finished = train(training, steps, state_folder / f"{name}.pt")
         checkpoints.save(folder, name, training.vae, training.card())
         if not finished:
