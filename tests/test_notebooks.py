@@ -69,6 +69,24 @@ class TestCommitted:
         sources = [cell["source"] for cell in code_cells(notebook)]
         assert sources[0] == INSTALL and sources.count(INSTALL) == 1
 
+    def test_its_predictions_are_asked_before_the_result_and_compared_below(self, notebook):
+        """Three to five questions a lesson; what `compare` is given comes from the run, and some words say why."""
+        asked, compared = {}, []
+        for i, cell in enumerate(code_cells(notebook)):
+            for node in ast.parse(python(cell["source"])).body:
+                call = getattr(node, "value", None)
+                if not isinstance(call, ast.Call):
+                    continue
+                if isinstance(node, ast.Assign) and ast.unparse(call.func) == "predict":
+                    asked[ast.unparse(node.targets[0])] = i, ast.literal_eval(call.args[0])
+                elif isinstance(call.func, ast.Attribute) and call.func.attr == "compare":
+                    name, (result, why) = ast.unparse(call.func.value), call.args
+                    compared.append(name)
+                    assert asked[name][0] < i - 1, f"{name}: no cell between the question and its answer"
+                    assert not isinstance(result, ast.Constant) and why, name
+        assert 3 <= len(asked) <= 5 and sorted(compared) == sorted(asked)
+        assert all(question.endswith(("?", ".")) for _, question in asked.values())
+
     def test_every_check_passed(self, notebook):
         for cell in code_cells(notebook):
             if cell["source"].startswith(MARK):
@@ -120,6 +138,18 @@ def test_fails_exactly_at_the_checks_without_answers(notebook, tmp_path):
     found = run_nbval(notebook, tmp_path, str(tmp_path / "answers"))
     checks = {i for i, c in enumerate(code_cells(notebook)) if c["source"].startswith(MARK)}
     assert {cell for cell, failed in found.items() if failed} == checks
+
+
+def test_no_two_predictions_are_worded_alike():
+    """A prediction is kept under its question."""
+    found = [
+        ast.literal_eval(node.args[0])
+        for notebook in NOTEBOOKS
+        for cell in code_cells(notebook)
+        for node in ast.walk(ast.parse(python(cell["source"])))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "predict"
+    ]
+    assert len(found) == len(set(found)) >= 3 * len(NOTEBOOKS)
 
 
 def test_there_is_one_notebook_for_each_lesson():
