@@ -25,9 +25,7 @@ test: lint
 	$(PYTEST)
 
 notebooks: $(VENV)/installed
-	cd notebooks && COURSE_ANSWERS=solutions TQDM_DISABLE=1 ../$(VENV)/bin/jupyter nbconvert \
-		--to notebook --execute --inplace \
-		--ExecutePreprocessor.store_widget_state=False *.ipynb
+	$(VENV)/bin/python benchmarks/notebooks.py --write
 
 benchmarks: $(VENV)/installed
 	for file in benchmarks/*.py; do $(VENV)/bin/python $$file || exit 1; done

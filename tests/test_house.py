@@ -212,3 +212,20 @@ def test_importing_all_lessons_imports_nothing_slow():
     program = "import sys; from course_lib.catalogue import exercises; exercises(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {name.partition(".")[0] for name in done.stdout.split()} & set(SLOW)
+
+
+def test_every_progress_bar_has_a_name():
+    """A call of `fit` says what it trains; only `fit` itself has a name for the nameless."""
+    calls = [
+        (file.name, node.lineno, node)
+        for file in (PACKAGE / "experiments").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("fit", "fit_classifier")
+    ]
+    assert len(calls) > 15
+    nameless = [
+        call[:2]
+        for call in calls
+        if not any(k.arg == "label" for k in call[2].keywords) and len(call[2].args) < 3
+    ]
+    assert not nameless

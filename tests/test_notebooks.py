@@ -30,6 +30,39 @@ if "google.colab" in sys.modules:
     %pip install --quiet {WHEEL}"""
 
 
+TRAIN = {  # what trains for more than a moment, as notebooks call it
+    *("train_vae", "fit_classifier"),
+    *(
+        f"experiments.{name}"
+        for name in [
+            "train",
+            "train_classifier",
+            "train_decision",
+            "train_critic",
+            "train_subspaces",
+            "train_linear_vaes",
+            "train_discriminator",
+            "train_factor_vae",
+            "pretrain",
+            "adapt",
+            "compare",
+            "generalise",
+            "train_image_critic",
+            "train_heads",
+            "train_positions",
+            "probe_subspaces",
+            "domain_probe",
+            "digit_probe",
+        ]
+    ),
+}
+
+
+def called(node: ast.AST) -> set[str]:
+    """The names of the functions that a piece of code calls."""
+    return {ast.unparse(x.func) for x in ast.walk(node) if isinstance(x, ast.Call)}
+
+
 def python(source: str) -> str:
     """A cell without its magics, which `ast` cannot read."""
     return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
@@ -86,6 +119,17 @@ class TestCommitted:
                     assert not isinstance(result, ast.Constant) and why, name
         assert 3 <= len(asked) <= 5 and sorted(compared) == sorted(asked)
         assert all(question.endswith(("?", ".")) for _, question in asked.values())
+
+    def test_cells_that_train_say_what(self, notebook):
+        """Whatever a cell calls that ends in `fit`, in the experiments or by way of a function of the notebook."""
+        cells, trains = [ast.parse(python(c["source"])) for c in code_cells(notebook)], set(TRAIN)
+        for node in (node for cell in cells for node in cell.body):
+            if isinstance(node, ast.FunctionDef) and called(node) & trains:
+                trains.add(node.name)
+        for cell, code in zip(code_cells(notebook), cells, strict=True):
+            does = [node for node in code.body if not isinstance(node, ast.FunctionDef)]
+            if any(called(node) & trains for node in does):
+                assert re.match(r"# Trains .+\.\n", cell["source"]), cell["source"]
 
     def test_every_check_passed(self, notebook):
         for cell in code_cells(notebook):

@@ -131,6 +131,7 @@ def adapt(
     steps: int = 300,
     lr: float = 1e-4,
     critic_lr: float = 1e-3,
+    label: str = "ADDA",
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """ADDA: a target encoder, adapted from `encoder` without any label, and the history of the game's losses.
 
@@ -150,7 +151,7 @@ def adapt(
         source, target = (x[draw(len(x), generator)] for x in (source_x, target_x))
         return adda_step(players, source, target)
 
-    return target_encoder, fit(step, steps, label=f"ADDA, seed {seed}")
+    return target_encoder, fit(step, steps, label=f"{label}, seed {seed}")
 
 
 def train_jointly(
@@ -245,7 +246,7 @@ def accuracy(encoder: nn.Module, classifier: nn.Module, x: Tensor, y: Tensor) ->
     return (classifier(encode(encoder, x)).argmax(1) == y).float().mean()
 
 
-def a_distance(source: Tensor, target: Tensor, steps: int = 300) -> Tensor:
+def a_distance(source: Tensor, target: Tensor, steps: int = 300, label: str = "domain classifier") -> Tensor:
     """`proxy_a_distance` of (N, D) and (M, D), features or what a classifier makes of them: a fresh critic tells.
 
     It learns on one half of each domain and is tested on the other.
@@ -266,7 +267,7 @@ def a_distance(source: Tensor, target: Tensor, steps: int = 300) -> Tensor:
         descend(optimiser, loss)
         return {"critic loss": loss}
 
-    fit(step, steps, label="domain classifier")
+    fit(step, steps, label=label)
     with torch.no_grad():
         return proxy_a_distance(critic(test_s), critic(test_t))
 

@@ -201,7 +201,7 @@ def train_heads(
         descend(optimiser, heads + weight * penalty)
         return {"heads": heads, "penalty": penalty}
 
-    history = fit(step, steps, label=f"{method}, seed {seed}")
+    history = fit(step, steps, label=f"{method}, c = {correlation:g}, seed {seed}")
     return model.eval(), history
 
 
@@ -244,7 +244,7 @@ def train_positions(
     def loss(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=beta)
 
-    train_vae(vae, sample, steps, batch=64, generator=generator, loss=loss)
+    train_vae(vae, sample, steps, batch=64, generator=generator, loss=loss, label=f"beta-VAE, σ = {sigma:g}")
     return vae.eval()
 
 

@@ -80,12 +80,14 @@ def train_vae(
     generator: torch.Generator,
     lr: float = 1e-3,
     loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+    label: str = "VAE",
 ) -> dict[str, Tensor]:
     """Train `vae` in place with Adam and return the history {"loss": (steps,)} in nats per image.
 
     sample     `sample(batch, generator)` gives images (B, C, S, S) in [0, 1], alone or first in a tuple.
     generator  the source of all randomness; on the model's device, nothing has to be copied.
     loss       `loss(x, logits, mean, log_var, z)`, a scalar to minimise; −ELBO where it is left out.
+    label      of the progress bar.
     """
     check_positive(batch, "batch")
     if not lr > 0:
@@ -106,7 +108,7 @@ def train_vae(
         return {"loss": value}
 
     vae.train()
-    return fit(step, steps)
+    return fit(step, steps, label=label)
 
 
 def draw_images(sample: Sample, n: int, generator: torch.Generator) -> Tensor:

@@ -58,6 +58,7 @@ def train_discriminator(
     batch: int,
     generator: torch.Generator,
     lr: float = 3e-3,
+    label: str = "discriminator",
 ) -> dict[str, Tensor]:
     """Train a discriminator alone, on codes `sample(batch, generator)` (B, D) of a fixed distribution.
 
@@ -66,7 +67,9 @@ def train_discriminator(
     optimiser = torch.optim.Adam(discriminator.parameters(), lr=lr, fused=True)
     permute = partial(permute_dims, generator=generator)
     return fit(
-        lambda i: update_discriminator(discriminator, optimiser, sample(batch, generator), permute), steps
+        lambda i: update_discriminator(discriminator, optimiser, sample(batch, generator), permute),
+        steps,
+        label=label,
     )
 
 
@@ -145,10 +148,11 @@ def train_factor_vae(
     generator: torch.Generator,
     gamma: float,
     discriminator_steps: int = 1,
+    label: str = "FactorVAE",
 ) -> dict[str, Tensor]:
     """Train both players in place by `update`, whose settings these are; returns the history of its reports."""
     settings = {"batch": batch, "gamma": gamma, "discriminator_steps": discriminator_steps}
-    return fit(lambda i: update(players, sample, generator=generator, **settings), steps)
+    return fit(lambda i: update(players, sample, generator=generator, **settings), steps, label=label)
 
 
 def draw_votes(

@@ -38,6 +38,7 @@ def train_critic(
     generator: torch.Generator,
     steps: int = 1500,
     batch: int = 512,
+    label: str = "critic",
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """An MLP critic of pairs `sample(batch, generator)`, and its history, "ratio" and "bound" (steps,) in nats.
 
@@ -55,7 +56,7 @@ def train_critic(
         ratio, bound = mutual_information_from_logits(joint.detach(), shuffled.detach())
         return {"ratio": ratio, "bound": bound}
 
-    return critic, fit(step, steps, label="critic")
+    return critic, fit(step, steps, label=label)
 
 
 def gaussian_pairs(rho: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -124,6 +125,7 @@ def train_subspaces(
     noise: float = NOISE,
     momentum: float = 0.5,
     device: torch.device | str = "cpu",
+    label: str = "",
 ) -> tuple[TwoSubspaces, dict[str, Tensor]]:
     """Two supervised subspaces of ellipses, their dependence left alone or removed; and the history.
 
@@ -149,7 +151,7 @@ def train_subspaces(
         descend(optimiser, heads + 0.1 * reconstruction + dependence)
         return {"heads": heads, "reconstruction": reconstruction, "penalty": dependence}
 
-    history = fit(step, steps, label=f"{method}, seed {seed}")
+    history = fit(step, steps, label=f"{label or method}, seed {seed}")
     return model.eval(), history
 
 
@@ -198,9 +200,9 @@ def codes_and_attributes(model: TwoSubspaces, n: int, seed: int) -> tuple[tuple[
     return model(x, generator), attributes(factors)
 
 
-def train_probe(z: Tensor, a: Tensor, steps: int = 300) -> nn.Module:
+def train_probe(z: Tensor, a: Tensor, steps: int = 300, label: str = "probe") -> nn.Module:
     """An MLP that is taught, after the fact, to read attribute a (N,) off the frozen codes z (N, 4)."""
-    return fit_classifier(z, a, CLASSES, hidden=64, lr=1e-2, batch=512, steps=steps, label="probe")
+    return fit_classifier(z, a, CLASSES, hidden=64, lr=1e-2, batch=512, steps=steps, label=label)
 
 
 def probe_subspaces(model: TwoSubspaces, n: int = 4096) -> tuple[Tensor, Tensor]:
@@ -209,7 +211,7 @@ def probe_subspaces(model: TwoSubspaces, n: int = 4096) -> tuple[Tensor, Tensor]
     (codes, a), (new_codes, new_a) = (codes_and_attributes(model, n, seed) for seed in (1, 2))
     for i in range(2):
         for j in range(2):
-            probe = train_probe(codes[i], a[:, j])
+            probe = train_probe(codes[i], a[:, j], label=f"probe of z{i + 1} for the {ATTRIBUTES[j]}")
             with torch.no_grad():
                 logits = probe(new_codes[i])
             accuracy[i, j] = (logits.argmax(1) == new_a[:, j]).float().mean()

@@ -125,6 +125,7 @@ def train(
     confusion_weight: float = CONFUSION_WEIGHT,
     labelled: int = 1,
     width: int = 24,
+    label: str = "UFDN",
 ) -> Trained:
     """Train on all images, and on the digits of the first `labelled` domains only.
 
@@ -155,7 +156,7 @@ def train(
         schedule.step()
         return report
 
-    history = fit(step, steps, label=f"seed {seed}")
+    history = fit(step, steps, label=f"{label}, seed {seed}")
     return Trained(model.eval(), critic.eval(), classifier.eval(), history)
 
 
@@ -201,7 +202,9 @@ def domain_probe(model: UFDN, domains: list[Labelled], seed: int = 0) -> float:
         [encode(model, x[r], generator) for (x, _), r in zip(domains, rows, strict=True)]
     )  # (K, 2 · half, 32)
     labels = torch.arange(len(domains), device=device)[:, None].expand(-1, half).flatten()
-    probe = fit_classifier(z[:, :half].flatten(0, 1), labels, len(domains), seed=seed)
+    probe = fit_classifier(
+        z[:, :half].flatten(0, 1), labels, len(domains), seed=seed, label=f"domain probe, seed {seed}"
+    )
     return accuracy(probe, z[:, half:].flatten(0, 1), labels)
 
 
@@ -211,7 +214,7 @@ def digit_probe(model: UFDN, domains: list[Labelled], tests: list[Labelled], see
     It is given the digits of all domains: it shows what z holds, not what a method without labels can reach.
     """
     z, y = torch.cat([encode(model, x) for x, _ in domains]), torch.cat([y for _, y in domains])
-    probe = fit_classifier(z, y, CLASSES, seed=seed)
+    probe = fit_classifier(z, y, CLASSES, seed=seed, label=f"digit probe, seed {seed}")
     return [accuracy(probe, encode(model, x), y) for x, y in tests]
 
 
@@ -230,8 +233,8 @@ def compare(domains: list[Labelled], tests: list[Labelled], seed: int, steps: in
     For each: the domain probe, the accuracy of its classifier and of the digit probe on each test set, the history.
     """
     runs = {
-        "source only": lambda: train(domains[:1], seed, steps, confusion_weight=0.0),
-        "no confusion": lambda: train(domains, seed, steps, confusion_weight=0.0),
+        "source only": lambda: train(domains[:1], seed, steps, confusion_weight=0.0, label="source only"),
+        "no confusion": lambda: train(domains, seed, steps, confusion_weight=0.0, label="no confusion"),
         "UFDN": lambda: train(domains, seed, steps),
     }
     found = {}
@@ -252,11 +255,14 @@ def generalise(seen: list[Labelled], unseen: Labelled, seed: int, steps: int = 3
     Fresh classifiers on pixels, on z of a model without a critic (pooled features), on z of a UFDN; all trained alike.
     """
     y = torch.cat([labels for _, labels in seen])
-    pixels = fit_classifier(torch.cat([x for x, _ in seen]), y, CLASSES, seed=seed)
+    pixels = fit_classifier(
+        torch.cat([x for x, _ in seen]), y, CLASSES, seed=seed, label=f"classifier of pixels, seed {seed}"
+    )
     found = {"pixels": accuracy(pixels, *unseen)}
     for name, weight in (("pooled features", 0.0), ("invariant z", CONFUSION_WEIGHT)):
-        model = train(seen, seed, steps, confusion_weight=weight, labelled=len(seen)).model
-        classifier = fit_classifier(torch.cat([encode(model, x) for x, _ in seen]), y, CLASSES, seed=seed)
+        model = train(seen, seed, steps, confusion_weight=weight, labelled=len(seen), label=name).model
+        z = torch.cat([encode(model, x) for x, _ in seen])
+        classifier = fit_classifier(z, y, CLASSES, seed=seed, label=f"classifier of {name}, seed {seed}")
         found[name] = accuracy(classifier, encode(model, unseen[0]), unseen[1])
     return found
 
@@ -281,7 +287,7 @@ def train_image_critic(
         descend(optimiser, loss)
         return {"gap": gap, "slope": slope(critic, a, b, mix)}
 
-    return critic, fit(step, steps, label="critic of images")
+    return critic, fit(step, steps, label=f"critic of images, penalty {penalty_weight:g}")
 
 
 def slope(critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

@@ -102,7 +102,9 @@ def purge(x: Tensor, a: Tensor) -> Tensor:
     return x - score[:, None] * delta
 
 
-def train_decision(z: Tensor, y: Tensor, a: Tensor, weight: float = 0.0, steps: int = 200) -> Tensor:
+def train_decision(
+    z: Tensor, y: Tensor, a: Tensor, weight: float = 0.0, steps: int = 200, label: str = "decision"
+) -> Tensor:
     """Logistic regression of y (N,) on z (N, D) by full-batch Adam; returns the decisions (N,), 0 or 1.
 
     The loss is the cross-entropy plus weight · `demographic_parity_gap` of the predicted probabilities.
@@ -118,6 +120,6 @@ def train_decision(z: Tensor, y: Tensor, a: Tensor, weight: float = 0.0, steps: 
         descend(optimiser, loss)
         return {"loss": loss}
 
-    fit(step, steps, label="decision")
+    fit(step, steps, label=label)
     with torch.no_grad():
         return (model(z)[:, 0] > 0).float()
