@@ -232,7 +232,11 @@ def variants(node: ast.AST, unit: Unit, parameters: dict[str, object]) -> Iterat
         if not _only_measured(node) and not _detached(node):
             yield _call(node, "detach")
     if isinstance(node, ast.expr) and not isinstance(node, ast.Constant | ast.UnaryOp | ast.BinOp | ast.Name):
-        if kinds and all(isinstance(k, tuple) and k[2] for k in kinds) and not _made_even(node):
+        if (
+            kinds
+            and all(isinstance(k, tuple) and k[2] for k in kinds)
+            and not (_made_even(node) or _only_measured(node))
+        ):
             yield ast.UnaryOp(ast.USub(), node)
 
 
@@ -241,6 +245,8 @@ def _only_measured(node: ast.expr) -> bool:
     match node.parent():
         case ast.Attribute(_, "shape" | "ndim" | "dtype" | "device") | ast.Call(ast.Name("len")):
             return True
+        case ast.Call(ast.Attribute(_, name), [first, *_]):
+            return name.endswith("_like") and first is node
     return False
 
 
