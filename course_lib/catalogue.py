@@ -45,6 +45,11 @@ def declare(exercise: Any) -> None:
     _declared.setdefault(exercise.lesson, {})[exercise.name] = exercise
 
 
+def declared(name: str) -> list[Any]:
+    """The exercises of this name in the lessons that have been imported."""
+    return [found[name] for found in _declared.values() if name in found]
+
+
 def exercises(lesson: Lesson | None = None) -> list[Any]:
     """The exercises of a lesson, or of the whole course, in the order in which they are declared."""
     if lesson is None:

@@ -6,11 +6,21 @@ name which such a cell would have defined: *Run All* goes on.
 
 from __future__ import annotations
 
-from course_lib.exercise.answers import MissingAnswer, defined_names, in_force, plain_python
-from course_lib.exercise.check import inspect_answer, measure_speed
+import ast
+import contextlib
+import inspect
+import re
+import sys
+
+from course_lib.catalogue import declared, find
+from course_lib.exercise import answers
+from course_lib.exercise.answers import MissingAnswer, defined_names, find_answers, in_force, plain_python
+from course_lib.exercise.check import TimeUp, inspect_answer, measure_speed, time_limit
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.device import warm_up
-from course_lib.exercise.panel import Panel
+from course_lib.exercise.findings import QUIET
+from course_lib.exercise.panel import Panel, announce
+from course_lib.exercise.progress import status
 
 _waiting: dict[str, MissingAnswer] = {}  # names that a waiting cell would have defined
 
@@ -26,7 +36,8 @@ def check(ex: Exercise) -> None:
     if report.passed and ex.plain:
         from course_lib.widgets import show_speed  # matplotlib and ipywidgets are slow to import
 
-        show_speed(ex.name, *measure_speed(ex))
+        with contextlib.suppress(TimeUp), time_limit(ex.seconds):
+            show_speed(ex.name, *measure_speed(ex))
 
 
 # ---------------------------------------------------------------- where an answer is missing
@@ -63,22 +74,79 @@ def _cause(error: BaseException) -> MissingAnswer | None:
     return _waiting.get(error.name) if isinstance(error, NameError) else None
 
 
+# ---------------------------------------------------------------- answers that are not what their cell says
+
+
+def _note_edits(source: str, error: BaseException | None, written: set[str]) -> None:
+    """Note for the checks which answers of a cell were not saved when it ran, and why.
+
+    written: the exercises whose answers cells of this session have saved.
+    """
+    try:
+        found, body = dict(find_answers(source)), ast.parse(plain_python(source)).body
+    except (SyntaxError, ValueError):
+        names = re.findall(r"^\s*@(?:[\w.]+\.)?answer\(\s*([\w.]+)\s*\)", source, re.MULTILINE)
+        found, body = {".".join(name.split(".")[-2:]): "" for name in names}, []
+    for name, text in found.items():
+        with contextlib.suppress(LookupError):
+            if text is not None and error is not None and name not in answers.saved:
+                said = f"{type(error).__name__}: {getattr(error, 'msg', None) or error}"
+                answers.note_not_run(find(name), "cell did not run", text=said[:200])
+            elif text is None and name in written:
+                answers.note_not_run(find(name), "stub restored")
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+            for ex in declared(node.name):
+                if list(inspect.signature(ex.function).parameters) == [x.arg for x in node.args.args]:
+                    answers.note_not_run(ex, "decorator forgotten", name=ex.name, exercise=ex.id)
+
+
+def _announce_failing(told: set[str]) -> None:
+    """Say, once for each answer, that the cell above uses one that has not passed its check."""
+    for name in sorted(answers.called - told):
+        if (found := status(name)) not in ("passed", *QUIET):
+            told.add(name)
+            text = f"This cell uses your {name}, which has not passed its check ({found})."
+            announce(Panel(text, kind="wrong", message=text))
+
+
+def _close_figures() -> None:
+    """Figures that a waiting cell had begun would be shown empty."""
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
+
+
 def install(shell) -> None:
     """Hook into IPython; does nothing outside it, or a second time."""
     if shell is None or getattr(shell, "_course_lib_installed", False):
         return
     shell._course_lib_installed = True
     warm_up()
+    written: set[str] = set()  # exercises whose answers were saved in this session
+    told: set[str] = set()  # answers of which it was said that they fail
 
     def on_error(shell, kind, error, trace, tb_offset=None):
         missing = _cause(error)
         if missing is None:
             shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         else:
-            panel = _panel(missing, "" if missing is error else error.name)
-            shell.display_pub.publish({"text/plain": repr(panel), "text/html": panel._repr_html_()})
+            _close_figures()
+            announce(_panel(missing, "" if missing is error else error.name))
+
+    def before_cell(info):
+        answers.saved.clear()
+        answers.called.clear()
 
     def after_cell(result):
+        if not answers.solutions_in_force():
+            error = result.error_before_exec or result.error_in_exec
+            _note_edits(result.info.raw_cell if result.info else "", error, written)
+            written.update(answers.saved)
+            told.difference_update(answers.saved)
+            _announce_failing(told)
+        note_waiting(result)
+
+    def note_waiting(result):
         error = result.error_in_exec
         missing = _cause(error) if error is not None else None
         if error is not None and missing is None:
@@ -97,4 +165,5 @@ def install(shell) -> None:
                 _waiting.pop(name, None)
 
     shell.set_custom_exc((MissingAnswer, NameError), on_error)
+    shell.events.register("pre_run_cell", before_cell)
     shell.events.register("post_run_cell", after_cell)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import ipywidgets
 import matplotlib.image
@@ -11,7 +13,8 @@ import torch
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from course_lib.exercise.answers import MissingAnswer
+from course_lib.exercise.answers import MissingAnswer, answers_folder
+from course_lib.exercise.panel import Panel
 from course_lib.plots import describe, figure_png, picture_html, speed_bars
 
 
@@ -32,19 +35,30 @@ def explore(draw: Callable, **sliders) -> None:
 
     first = drawn()
     image = picture(*first)
-    message = ipywidgets.Label()
+    message = ipywidgets.HTML()
 
     def redraw(change) -> None:
         try:
             image.value, message.value = picture_html(*drawn()), ""
-        except MissingAnswer as error:  # an answer was deleted meanwhile: say so below the picture
-            message.value = str(error)
+        except Exception as error:  # a traceback in a callback is seen by nobody
+            message.value = _panel(error)._repr_html_()
 
     for control in controls.values():
         control.observe(redraw, names="value")
     live = ipywidgets.VBox([*controls.values(), image, message], layout={"align_items": "flex-start"})
     names = ", ".join(controls)
     display_live(live, {"text/html": picture_html(*first), "text/plain": f"sliders: {names}"})
+
+
+def _panel(error: Exception) -> Panel:
+    """What is shown below the picture where `draw` raised: an answer was deleted meanwhile, or fails."""
+    if isinstance(error, MissingAnswer):
+        return Panel(str(error), kind="open", message=str(error))
+    text = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).is_relative_to(answers_folder())] or frames[-1:]
+    details = [("In your code:", own[-1].line or "")] if own else []
+    return Panel(text, kind="wrong", message=text, details=details)
 
 
 def show_speed(name: str, plain_ms: float, answer_ms: float, size: int) -> None:

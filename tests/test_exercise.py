@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 import types
 import zipfile
 from pathlib import Path
@@ -1222,3 +1223,149 @@ def test_gradients_of_a_symmetric_matrix_are_symmetrised():
     assert torch.allclose(found[0]["covariance"], math.cos(1) * matrix.inverse() / 2, atol=1e-4)
     plain = run_with_gradients(Exercise(lower, ""), lambda covariance: covariance[0, 1], {"covariance": root})
     assert plain["covariance"][1, 0] == 0  # no symmetric matrix: as it is
+
+
+# ---------------------------------------------------------------- never stale, never stuck
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("while True:\n    pass", "while True:|pass"),
+        ("while True:\n    try:\n        x = 1\n    except:\n        pass", ""),
+        ("while True:\n    mean = mean + 0", "mean = mean + 0|while True:"),
+        ("import time\ntime.sleep(30)", r"time.sleep\(30\)"),
+    ],
+)
+def test_a_check_ends_when_its_time_is_up(body, line, monkeypatch):
+    monkeypatch.setattr(elbo.gaussian_kl, "seconds", 0.3)
+    started = time.monotonic()
+    report = report_on(kl_cell(body))
+    assert time.monotonic() - started < 5
+    assert report.status == "timed out" and "did not finish in 0.3 seconds" in report.message
+    assert re.search(line, words(report))
+    time.sleep(0.3)  # no alarm rings any more
+    assert report_on(kl_cell(GOOD)).status in ("passed", "timed out")  # a busy machine may need longer
+
+
+def test_a_file_that_never_ends_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(elbo.gaussian_kl, "seconds", 0.3)
+    write_answer("while True:\n    pass\n")
+    assert inspect_answer(elbo.gaussian_kl).status == "timed out"
+
+
+def test_ten_seconds_are_the_limit_unless_the_contract_says_otherwise():
+    assert Exercise(plain_distances, "").seconds == 10
+    assert Exercise(plain_distances, "", seconds=20).seconds == 20
+
+
+def panel_of(report: Report) -> str:
+    return f"{report.status}: {report.message}"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (kl_cell(f"return {KL} +* 2"), "did not run: SyntaxError: "),
+        (f"half = 1 / 0\n{kl_cell(GOOD)}", "did not run: ZeroDivisionError"),
+        (
+            kl_cell(GOOD).replace("@answer(elbo.gaussian_kl)\n", ""),
+            r"without @answer\(elbo.gaussian_kl\) above",
+        ),
+        (kl_cell("# again\nraise NotImplementedError"), "holds the stub again"),
+    ],
+)
+def test_a_check_does_not_speak_of_the_version_before(shell, cell, said, capsys):
+    run(shell, kl_cell(GOOD))
+    assert run(shell, "check(elbo.gaussian_kl)")[0] == (
+        "elbo.gaussian_kl: passed (runs, values, gradients, GPU-ready, memory)"
+    )
+    run(shell, cell)
+    assert run(shell, "check(elbo.gaussian_kl)") == ["elbo.gaussian_kl: not run"]
+    assert re.search(said, inspect_answer(elbo.gaussian_kl).message)
+    run(shell, kl_cell(GOOD))  # and it is over with the next version that runs
+    assert run(shell, "check(elbo.gaussian_kl)")[0].startswith("elbo.gaussian_kl: passed")
+    capsys.readouterr()
+
+
+def test_an_edit_of_the_file_ends_it_too(shell, capsys):
+    run(shell, kl_cell(GOOD))
+    run(shell, kl_cell("return mean +* 2"))
+    write_answer(kl_cell(GOOD))
+    assert run(shell, "check(elbo.gaussian_kl)")[0].startswith("elbo.gaussian_kl: passed")
+    capsys.readouterr()
+
+
+def test_a_stub_run_in_a_new_session_leaves_the_saved_answer_in_force(shell):
+    save_answer(elbo.gaussian_kl, kl_cell(GOOD))  # of yesterday
+    run(shell, kl_cell("raise NotImplementedError"))
+    assert run(shell, "check(elbo.gaussian_kl)")[0].startswith("elbo.gaussian_kl: passed")
+
+
+def test_a_function_that_only_has_an_exercises_name_is_none(shell):
+    run(shell, kl_cell(GOOD))
+    run(shell, "def gaussian_kl(p, q):\n    return p - q")
+    assert run(shell, "check(elbo.gaussian_kl)")[0].startswith("elbo.gaussian_kl: passed")
+
+
+def test_a_file_edited_by_hand_is_kept_as_a_copy_when_its_cell_is_run(shell, folder):
+    run(shell, kl_cell(GOOD))
+    path = answer_file(elbo.gaussian_kl)
+    assert run(shell, kl_cell(GOOD)) == [] and [p.name for p in path.parent.iterdir()] == [path.name]
+    assert run(shell, kl_cell("return mean[:, 0]")) == []  # the cell's own versions are not kept
+    newer = path.read_text().replace("return mean[:, 0]", "return mean[:, 1]  # better")
+    path.write_text(newer)
+    (text,) = run(shell, kl_cell(GOOD))
+    assert "elbo.gaussian_kl had been edited by hand" in text and "gaussian_kl.edited.py" in text
+    assert path.with_name("gaussian_kl.edited.py").read_text() == newer
+    assert run(shell, "check(elbo.gaussian_kl)")[0].startswith("elbo.gaussian_kl: passed")
+    path.write_text(newer + "# again\n")
+    run(shell, kl_cell(GOOD))
+    assert path.with_name("gaussian_kl.edited2.py").read_text() == newer + "# again\n"
+
+
+def test_an_answer_that_fails_its_check_is_announced_once_where_it_is_used(shell, capsys):
+    run(shell, kl_cell("return mean[:, 0]"))
+    use = "x = elbo.gaussian_kl(torch.ones(2, 2), torch.zeros(2, 2))"
+    assert run(shell, use) == []  # not checked yet: nobody knows
+    run(shell, "check(elbo.gaussian_kl)")
+    assert run(shell, use) == [
+        "This cell uses your elbo.gaussian_kl, which has not passed its check (wrong value)."
+    ]
+    assert run(shell, use) == []
+    run(shell, kl_cell("return mean[:, 1]"))
+    run(shell, "check(elbo.gaussian_kl)")
+    assert len(run(shell, use)) == 1  # another version
+    run(shell, kl_cell(GOOD))
+    run(shell, "check(elbo.gaussian_kl)")
+    assert run(shell, use) == []
+
+
+def test_a_hint_is_shown_on_any_line_and_once(shell):
+    run(shell, "from course_lib import hint")
+    first, second, third = key.find_key(elbo.gaussian_kl).hints
+    assert run(shell, "hint(elbo.gaussian_kl)\nx = 1") == [f"Hint 1 of 3: {first}"]
+    assert run(shell, "hint(elbo.gaussian_kl)") == [f"Hint 2 of 3: {second}"]
+    assert run(shell, "for _ in range(1):\n    hint(elbo.gaussian_kl)") == [f"Hint 3 of 3: {third}"]
+
+
+def test_a_hint_that_cannot_be_shown_is_not_counted(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(key, "data_folder", lambda: tmp_path)
+        assert "There is no answer key" in repr(hint(elbo.gaussian_kl))
+    assert "Hint 1 of 3" in repr(hint(elbo.gaussian_kl))
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x0c", "\x0b", "\x85", "\x1c"])
+def test_a_comment_may_hold_any_separator_of_lines(separator):
+    """str.splitlines knows ten of them, Python three."""
+    cell = f"# one|two\nx = 1\n{kl_cell(f'# a|b|c{chr(10)}{GOOD}  # end|.')}".replace("|", separator)
+    assert text_of(cell).endswith(f"{GOOD}  # end{separator}.\n")
+    assert report_on(cell).passed
+
+
+def test_no_empty_figure_stands_below_a_waiting_panel(shell):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.close("all")
+    run(shell, "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\nelbo.gaussian_kl(1, 2)")
+    assert plt.get_fignums() == []

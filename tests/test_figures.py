@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import os
 import re
 import subprocess
@@ -14,6 +15,8 @@ import seaborn
 import torch
 
 from course_lib import plots, widgets
+from course_lib.exercise import MissingAnswer
+from course_lib.lessons import elbo
 
 
 def test_a_figure_in_words():
@@ -125,3 +128,29 @@ def test_errors_of_sliders(sliders, words):
 def test_a_drawing_must_be_a_picture():
     with pytest.raises(ValueError, match=r"a Figure or an image .* got shape \(3,\)"):
         widgets.explore(lambda a: torch.zeros(3), a=(0, 1))
+
+
+def test_a_slider_whose_function_raises_shows_a_panel(shown, monkeypatch):
+    """Not a traceback in a callback, which nobody sees; and the picture comes back with the next value."""
+    boxes = []
+    monkeypatch.setattr(widgets, "display_live", lambda live, *_: boxes.append(live))
+
+    def draw(value):
+        if value == 1:
+            raise ValueError("no <picture> at 1")
+        if value == 2:
+            raise MissingAnswer(elbo.gaussian_kl)
+        return torch.zeros(4, 4)
+
+    widgets.explore(draw, value=(0, 2))
+    slider, picture, message = boxes[0].children
+    before = picture.value
+    slider.value = 1
+    assert "ValueError: no &lt;picture&gt; at 1" in message.value and 'raise ValueError("no' in html.unescape(
+        message.value
+    )
+    slider.value = 2
+    assert "elbo.gaussian_kl has no answer yet" in message.value and "○" in message.value
+    assert picture.value == before
+    slider.value = 0
+    assert message.value == ""

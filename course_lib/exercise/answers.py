@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import hashlib
 import importlib
+import itertools
 import linecache
 import os
+import re
 import symtable
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +34,9 @@ from course_lib.lessons import {lessons}
 
 """
 TWICE = "# The cell held more than one answer to this exercise: the last counts.\n"
-called: set[str] = set()  # ids of the students' answers that were called; a check empties it
+called: set[str] = set()  # ids of the students' answers that were called; a cell, and a check, empty it
+saved: set[str] = set()  # ids of the answers that the running cell has saved
+not_run: dict[str, tuple[str, dict, tuple[int, int] | None]] = {}  # edits that did not run: `note_not_run`
 
 _SETTING = "COURSE_ANSWERS"  # "solutions", or the folder of the answers
 _HOME = Path.cwd()  # answers stay where the notebook started, whatever it changes directory to
@@ -90,6 +96,11 @@ def plain_python(source: str) -> str:
         magic, _, source = source.lstrip().partition("\n")
         if magic.split()[0] not in ("%%time", "%%timeit", "%%capture", "%%prun"):
             return ""  # another language
+    with contextlib.suppress(
+        SyntaxError, ValueError
+    ):  # without magics: IPython cuts lines where Python does not
+        ast.parse(source)
+        return source
     from IPython.core.inputtransformer2 import TransformerManager  # slow to import, and not needed by lessons
 
     return TransformerManager().transform_cell(source)
@@ -164,7 +175,7 @@ def find_answers(source: str) -> Iterator[tuple[str, str | None]]:
 def _text(source: str, node: ast.stmt) -> str:
     """The lines of a statement, its decorators and comments included."""
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    return "\n".join(source.splitlines()[first - 1 : node.end_lineno])
+    return "\n".join(re.split(r"\r\n|\r|\n", source)[first - 1 : node.end_lineno])  # as Python counts lines
 
 
 # ---------------------------------------------------------------- saving an answer
@@ -178,24 +189,73 @@ def cell_source(file: str) -> str:
     return "".join(lines) if lines or shell is None else shell.history_manager.input_hist_raw[-1]
 
 
-def save_answer(ex: Hole, source: str) -> None:
-    """Write the last answer to `ex` in `source` to its file; stubs are passed over."""
+_MARK = "# Saved from its cell; edited by hand, it is kept as a copy when the cell is run. "
+
+
+def save_answer(ex: Hole, source: str) -> Path | None:
+    """Write the last answer to `ex` in `source` to its file; stubs are passed over.
+
+    Where the file was edited by hand since, what it held is kept beside it: the path of that copy, else None.
+    """
     found = [text for name, text in find_answers(source) if name == ex.id]
     if not found:
         raise ValueError(
             f"No answer to {ex.id} was found in this cell: write @answer({ex.id}), in full, above a plain `def`."
         )
     if found[-1] is None:
-        return
+        return None
     path = answer_file(ex)
-    text = header(ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1]
+    text = header(ex.lesson) + (TWICE if len(found) > 1 else "") + "\n" + found[-1] + "\n\n"
     try:
-        replace(path, text)
+        copy = _keep_edited(path, text)
+        replace(path, f"{text}{_MARK}{_digest(text)}\n")
     except OSError as error:
         raise OSError(
             f"Your answer could not be saved as {path} ({error.strerror}). Make that folder writable, or set "
             f"{_SETTING} to a folder of yours before the kernel starts."
         ) from error
+    not_run.pop(ex.id, None)
+    saved.add(ex.id)
+    return copy
+
+
+def _keep_edited(path: Path, text: str) -> Path | None:
+    """Copy a file that is not as its cell was saved, nor as it is now: to NAME.edited.py, or …2.py and so on."""
+    if not path.exists():
+        return None
+    old = path.read_text(encoding="utf-8", errors="replace")
+    body, mark, digest = old.rpartition(_MARK)
+    if (mark and digest.strip() == _digest(body)) or (body or old).strip() == text.strip():
+        return None
+    for number in itertools.count(1):
+        copy = path.with_name(f"{path.stem}.edited{number if number > 1 else ''}.py")
+        if not copy.exists():
+            replace(copy, old)
+            return copy
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def note_not_run(ex: Hole, code: str, **fields: str) -> None:
+    """Remember that an edit of this answer did not run, as a finding's code and fields."""
+    not_run[ex.id] = code, fields, _version(answer_file(ex))
+
+
+def why_not_run(ex: Hole) -> tuple[str, dict[str, str]] | None:
+    """The code and fields of an edit that did not run; None where there is none, or where the file has changed since."""
+    code, fields, version = not_run.get(ex.id, ("", {}, None))
+    return (code, fields) if code and version == _version(answer_file(ex)) else None
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """When a file was written and its size; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 # ---------------------------------------------------------------- which answer is in force
@@ -204,11 +264,9 @@ def save_answer(ex: Hole, source: str) -> None:
 def load_answer(ex: Hole) -> Callable | None:
     """The student's answer, run from its file in a clean namespace; None where there is none."""
     path = answer_file(ex)
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    version = _version(path)
+    if version is None:
         return None
-    version = (status.st_mtime_ns, status.st_size)
     if path in _loaded and _loaded[path][0] == version:
         return _loaded[path][1]
     linecache.checkcache(str(path))

@@ -7,10 +7,12 @@ import dataclasses
 import io
 import linecache
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -33,11 +35,18 @@ def inspect_answer(ex: Exercise) -> Report:
     report, printed = Report(ex.id), _Printed()
     answers.called.clear()
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), contextlib.redirect_stdout(printed):
+        with (
+            time_limit(ex.seconds),
+            torch.random.fork_rng(devices=[]),
+            torch.enable_grad(),
+            contextlib.redirect_stdout(printed),
+        ):
             torch.default_generator.manual_seed(0)
             _check(ex, report)
     except Wrong as wrong:
         report.end(wrong)
+    except TimeUp:
+        report.end(Wrong("timed out", seconds=ex.seconds))
     except KeyboardInterrupt:
         report.end(Wrong("interrupted"))
     except Exception as error:  # a check never raises, whatever strange tensor an answer returns
@@ -46,7 +55,37 @@ def inspect_answer(ex: Exercise) -> Report:
         report.details.append(("It printed:", printed.getvalue().rstrip()))
     if not answers.solutions_in_force():
         _add_notes(ex, report)
+    answers.called.clear()
     return report
+
+
+class TimeUp(BaseException):
+    """Raised in what runs when its time is up; no `except Exception` of an answer's catches it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeUp in the block after so many seconds, and again until it ends. Only where a process has SIGALRM.
+
+    What runs in C at that moment, one long operation, ends first.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    over = False
+
+    def ring(*_) -> None:
+        if not over:
+            raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    try:
+        yield
+    finally:
+        over = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class _Printed(io.StringIO):
@@ -126,6 +165,8 @@ class Answer:
             if any(line.startswith("raise NotImplementedError") for _, line in self.own_line(error)):
                 raise Wrong("stub") from None
             raise self.raised(error) from None
+        except TimeUp as error:
+            raise Wrong("timed out", details=self.own_line(error), seconds=self.ex.seconds) from None
         except (Exception, SystemExit) as error:
             raise self.raised(error) from None
 
@@ -197,6 +238,8 @@ def _unknown_name(error: NameError) -> tuple[str, dict]:
 
 
 def _load(ex: Exercise) -> Answer:
+    if not answers.solutions_in_force() and (edit := answers.why_not_run(ex)):
+        raise Wrong(edit[0], **edit[1])
     if answers.solutions_in_force():
         solution = answers.find_solution(ex)
         if solution is None:

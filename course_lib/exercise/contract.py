@@ -13,6 +13,7 @@ from torch import Tensor
 
 from course_lib.catalogue import LESSONS, declare
 from course_lib.exercise import answers
+from course_lib.exercise.panel import announce, message
 
 MB = 1024**2
 
@@ -30,6 +31,7 @@ class Exercise:
     memory      the bound in bytes on what it holds at once, and to
     operations  the bound on the operations it launches (both with the backward pass): a Python loop over
                 the batch launches thousands.
+    seconds     the time that a check of it may take
     plain       the readable loop that is given; timed against the answer at n = `timed_size`.
     """
 
@@ -44,6 +46,7 @@ class Exercise:
     full_size: int = 4096
     memory: int | None = None
     operations: int = 2000
+    seconds: float = 10
     plain: Callable | None = None
     timed_size: int = 128
 
@@ -92,7 +95,13 @@ def answer(ex: Exercise) -> Callable[[Callable], Exercise | Callable]:
             function.answers = ex.id
             return function
         if not answers.solutions_in_force():
-            answers.save_answer(ex, answers.cell_source(cell.f_code.co_filename))
+            copy = answers.save_answer(ex, answers.cell_source(cell.f_code.co_filename))
+            if copy:
+                announce(
+                    message(
+                        f"{ex.id} had been edited by hand: that version is kept as {copy.name}, beside it."
+                    )
+                )
         return ex
 
     return plug_in

@@ -18,7 +18,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-QUIET = ("not attempted", "waiting", "interrupted", "cannot be checked")  # no step of the answer's failed
+QUIET = (
+    "not attempted",
+    "not run",
+    "waiting",
+    "interrupted",
+    "cannot be checked",
+)  # no step of the answer's failed
 
 
 class Kind(NamedTuple):
@@ -42,6 +48,25 @@ KINDS = {
         "not attempted",
         "Write it in section “{section}” of notebook {notebook}, run its cell, then this one again.",
         "Section “{section}” of notebook {notebook}.",
+    ),
+    "cell did not run": Kind(
+        "not run",
+        "The cell of this answer, as it is now, did not run: {text}. What is saved is the version before. Correct the cell, "
+        "run it, then this one again.",
+        "The cell of this answer did not run.",
+    ),
+    "decorator forgotten": Kind(
+        "not run",
+        "A cell defines `{name}` without @answer({exercise}) above it, so it was not saved. Write that line, run the cell, "
+        "then this one again.",
+    ),
+    "stub restored": Kind(
+        "not run",
+        "The cell of this answer holds the stub again, and what is saved is the version before. Write the answer and run "
+        "its cell, then this one again.",
+    ),
+    "timed out": Kind(
+        "timed out", "Your answer did not finish in {seconds:g} seconds. Is there a loop that does not end?"
     ),
     "stub": Kind("not attempted", "Your answer still raises NotImplementedError."),
     "waiting": Kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from dataclasses import dataclass, field
 
 LOOKS = {  # a panel's kind: its colour, told apart with any kind of colour vision, and its sign
@@ -73,6 +74,32 @@ class Panel:
         details = [f"{caption} {text}" for caption, text in self.details if "\n" not in text]
         said = [self.diagnosis, self.message, *details, *self.notes]
         return [line for line in (head, *said) if line]
+
+
+def announce(panel: Panel) -> None:
+    """Show a panel now, whatever line of a cell this is; outside a notebook, its text."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    if shell is None:
+        print(panel.text)
+    else:
+        shell.display_pub.publish({"text/plain": panel.text, "text/html": panel._repr_html_()})
+
+
+class Shown(Panel):
+    """A panel that a notebook has shown already: as the last value of its cell it is not shown again."""
+
+    def _ipython_display_(self) -> None:
+        """IPython calls this in the place of showing it."""
+
+
+def shown(panel: Panel) -> Panel:
+    """Show a panel at once in a notebook, on any line of a cell; elsewhere it is for the caller to print."""
+    ipython = sys.modules.get("IPython")
+    if not ipython or ipython.get_ipython() is None:
+        return panel
+    announce(panel)
+    return Shown(**vars(panel))
 
 
 def message(text: str, code: str = "") -> Panel:

@@ -10,7 +10,7 @@ from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise import answers
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.key import find_key
-from course_lib.exercise.panel import LOOKS, Panel, message
+from course_lib.exercise.panel import LOOKS, Panel, message, shown
 from course_lib.files import replace
 
 PROGRESS, PREDICTIONS = "progress.json", "predictions.json"  # in the folder of the answers
@@ -66,23 +66,31 @@ def merge(names: set[str], record: dict[str, dict]) -> None:
 
 def hint(ex: Exercise) -> Panel:
     """The next hint to an exercise, each stronger than the one before; the last is repeated."""
-    hints = find_key(ex).hints
+    try:
+        hints = find_key(ex).hints
+    except LookupError as error:
+        return shown(message(str(error)))
     given = read_record(PROGRESS).get(ex.id, {}).get("hints", 0)
     now = min(given, len(hints) - 1)
+    panel = shown(message(f"Hint {now + 1} of {len(hints)}: {hints[now]}"))
     if not answers.solutions_in_force():
         with contextlib.suppress(OSError):  # the hint matters more than the record
             _update(ex, hints=min(given + 1, len(hints)))
-    return message(f"Hint {now + 1} of {len(hints)}: {hints[now]}")
+    return panel
 
 
 def reveal(ex: Exercise) -> Panel:
     """The solution's source, where this edition contains it, after an attempt."""
     solution = answers.find_solution(ex, revealed_only=not answers.solutions_in_force())
     if solution is None:
-        return message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
+        return shown(
+            message(f"This edition does not contain the solution of {ex.id}. hint({ex.id}) gives a hint.")
+        )
     if not answers.solutions_in_force() and not read_record(PROGRESS).get(ex.id, {}).get("checks"):
-        return message(f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown.")
-    return message(f"A solution of {ex.id}:", solution.source)
+        return shown(
+            message(f"Try first: write an answer to {ex.id} and check it. Then the solution can be shown.")
+        )
+    return shown(message(f"A solution of {ex.id}:", solution.source))
 
 
 def progress() -> Panel:
@@ -90,17 +98,16 @@ def progress() -> Panel:
     record = read_record(PROGRESS)
     rows, lines, won, total, following = [], [], 0, 0, None
     for lesson in LESSONS:
-        its = exercises(lesson)
-        found = {ex: record.get(ex.id, {}).get("status", "not attempted") for ex in its}
-        passed = [ex for ex in its if found[ex] == "passed"]
-        following = following or next((ex for ex in its if found[ex] != "passed"), None)
-        points, most = sum(ex.points for ex in passed), sum(ex.points for ex in its)
+        found = {ex: record.get(ex.id, {}).get("status", "not attempted") for ex in exercises(lesson)}
+        passed = [ex for ex in found if found[ex] == "passed"]
+        following = following or next((ex for ex in found if found[ex] != "passed"), None)
+        points, most = sum(ex.points for ex in passed), sum(ex.points for ex in found)
         won, total = won + points, total + most
-        lines.append(f"{lesson.notebook}: {len(passed)} of {len(its)} exercises passed")
+        lines.append(f"{lesson.notebook}: {len(passed)} of {len(found)} exercises passed")
         rows.append(
             f'<tr><td style="text-align:left;vertical-align:top;white-space:nowrap"><b>{lesson.title}</b><br>'
-            f"<small>{len(passed)} of {len(its)} exercises · {points} of {most} points · about {lesson.minutes} min</small>"
-            f'</td><td style="text-align:left">{" &ensp;".join(_mark(ex, found[ex]) for ex in its)}</td></tr>'
+            f"<small>{len(passed)} of {len(found)} exercises · {points} of {most} points · about {lesson.minutes} min</small>"
+            f'</td><td style="text-align:left">{" &ensp;".join(_mark(ex, found[ex]) for ex in found)}</td></tr>'
         )
     counts = [sum(entry.get(k, 0) for entry in record.values()) for k in ("checks", "hints")]
     predictions = sum(bool(entry.get("before")) for entry in read_record(PREDICTIONS).values())
