@@ -78,6 +78,7 @@ def test_the_package_is_the_command():
 def made_codes() -> set[str]:
     """Every code that the library writes down: in Wrong(…), Finding(…), .fail(…), .remark(…) and in tables."""
     sources = [p for folder in ("exercise", "grading") for p in (PACKAGE / folder).glob("*.py")]
+    sources.append(PACKAGE / "notebook.py")
     found = set()
     for source in sources:
         if source.name != "findings.py":
