@@ -12,7 +12,7 @@ LESSONS = (
     "import importlib\nfrom course_lib.catalogue import LESSONS\n"
     "for x in LESSONS: importlib.import_module(f'course_lib.{package}.{{x.module}}')\n"
 )
-HEAVY = {"sklearn", "seaborn", "pandas", "scipy", "matplotlib", "PIL", "torchvision"}
+HEAVY = {"sklearn", "seaborn", "pandas", "scipy", "matplotlib", "PIL", "torchvision", "IPython", "ipywidgets"}
 
 
 def loaded(code: str) -> set[str]:

@@ -27,7 +27,7 @@ from course_lib.files import replace
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
-from course_lib.training import descend, fit, keep_freed_memory
+from course_lib.training import descend, fit, keep_freed_memory, seeded
 
 LATENTS = 10
 BOUND_IMAGES = 16_384  # over which reconstruction and KL are averaged
@@ -104,8 +104,7 @@ class Training:
         self.recipe, self.device = recipe, torch.device(device)
         data, self.channels, self.title = DATA[recipe.data]
         self.data = data(recipe.size, device=device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
+        with seeded(recipe.seed):
             self.vae = VAE(LATENTS, recipe.size, self.channels).to(device)
             discriminator = factor_vae.make_discriminator(LATENTS, recipe.width, recipe.layers).to(device)
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
