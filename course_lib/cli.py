@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -89,34 +88,42 @@ def grade(
     submissions: Annotated[
         list[Path], typer.Argument(help="Notebooks, folders or zips; or one folder or zip of a class.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where gradebook, results and feedback go.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where gradebook, results and feedback go.")
+    ] = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Say who handed in what, and grade nothing.")
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Submissions at a time.")] = 1,
     seed: Annotated[
         int | None, typer.Option(help="Of the hidden inputs; secret and recorded if not given.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="The time that one exercise may take.")] = 20,
-    scheduler: Annotated[
-        str | None, typer.Option(help="The address of a Dask cluster that does the work.")
-    ] = None,
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Run students' code without a sandbox.")] = False,
 ) -> None:
     """Grade submissions. An interrupted run goes on where it stopped; the same seed gives the same grades."""
     from course_lib.grading.sandbox import Limits, NoSandbox
+    from course_lib.grading.submission import plan, table
     from course_lib.grading.supervisor import grade
 
+    if out is None and not only_list:
+        raise typer.BadParameter("expected -o GRADES, a folder for the grades, or --list.")
     if unsafe:
         typer.echo(
             "UNSAFE: students' code can read and change all that you can, solutions and grades too.", err=True
         )
     try:
-        failed = grade(submissions, out, jobs, seed, unsafe, scheduler, Limits(seconds=seconds))
-    except (NoSandbox, FileNotFoundError, ModuleNotFoundError) as error:
+        if only_list:
+            typer.echo(table(*plan(submissions)))
+            return
+        failed = grade(submissions, out, jobs, seed, unsafe, Limits(seconds=seconds))
+    except (NoSandbox, FileNotFoundError) as error:
         hint = " --unsafe grades without a sandbox." if isinstance(error, NoSandbox) else ""
         typer.echo(f"{error}{hint}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("Interrupted. What is graded is kept; the same command goes on.", err=True)
-        os._exit(130)  # without waiting for what runs
+        raise typer.Exit(130) from None
     for name, reason in failed.items():
         typer.echo(f"not graded: {name}: {reason}", err=True)
     typer.echo(f"{out / 'gradebook.csv'} is written; so are results/, feedback/ and junit/ for each student.")

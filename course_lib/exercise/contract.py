@@ -27,6 +27,8 @@ class Exercise:
                 where the exercise takes or returns something else: a module (`nn.Parameter(weight.clone())`), an
                 optimiser, a generator (`generator_for`). It also runs on `meta` tensors and on CUDA, so it
                 reads no values and makes its tensors on the inputs' device (torch.full, not new_tensor).
+    properties  `properties(results, **inputs)` turns what the probe of a random answer draws into what must hold
+                whatever the draw: tensors that are the same for every right answer.
     at_scale    `at_scale(n)` makes the inputs at size n; at n = `full_size` the answer must keep to
     memory      the bound in bytes on what it holds at once, and to
     operations  the bound on the operations it launches (both with the backward pass): a Python loop over
@@ -42,6 +44,7 @@ class Exercise:
     rtol: float = 1e-5
     atol: float = 1e-6
     probe: Callable[..., Any] | None = None
+    properties: Callable[..., dict] | None = None
     at_scale: Callable[[int], dict] | None = None
     full_size: int = 4096
     memory: int | None = None
@@ -124,11 +127,11 @@ def run(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tenso
     its name as it is, so that the caller can say what is wrong with it.
     """
     result = ex.probe(implementation, **inputs) if ex.probe else implementation(**inputs)
-    if isinstance(result, dict):
-        return result
     if isinstance(result, tuple):
-        return {f"result {i}": value for i, value in enumerate(result)}
-    return {"result": result}
+        result = {f"result {i}": value for i, value in enumerate(result)}
+    elif not isinstance(result, dict):
+        result = {"result": result}
+    return ex.properties(result, **inputs) if ex.properties else result
 
 
 def run_with_gradients(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor | None]:

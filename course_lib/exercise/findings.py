@@ -224,6 +224,18 @@ KINDS = {
         "At size {size:,} your answer would hold {peak:bytes} at once; {bound:bytes} is enough. Which intermediate "
         "tensor has more axes than it needs?",
     ),
+    # ------------------------------------------------ in grading alone
+    "plain loop": Kind(
+        "wrong value",
+        "Your answer calls {name}, the plain loop that is given: it is there to be read and compared with. Write the "
+        "same for the whole batch at once.",
+    ),
+    "no program": Kind(
+        "wrong value",
+        "Your answer's values do not follow from its inputs by operations on tensors: it takes numbers out of them "
+        "(.item(), .tolist(), NumPy), or gives other values where it thinks that they do not count. Work on the "
+        "tensors themselves.",
+    ),
     # ------------------------------------------------ notes beside a verdict
     "global generator": Kind(
         "",

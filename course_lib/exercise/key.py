@@ -63,12 +63,12 @@ def solutions_only() -> Iterator[None]:
             os.environ["COURSE_ANSWERS"] = before
 
 
-def record(ex: Exercise, seed: int = 0) -> Key:
-    """Run the solution of `ex` and every named mistake on its cases."""
+def record(ex: Exercise, seed: int = 0, cases: list[dict] | None = None) -> Key:
+    """Run the solution of `ex` and every named mistake on its cases, or on those that are given."""
     solution = find_solution(ex)
     if solution is None:
         raise LookupError(f"{ex.id} has no solution in solutions/{ex.lesson}.py: a key cannot be recorded.")
-    cases = solution.draw_cases(seed)
+    cases = solution.draw_cases(seed) if cases is None else cases
     with solutions_only(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         outcomes, noise = zip(*(exact(ex, solution.function, c) for c in cases), strict=True)

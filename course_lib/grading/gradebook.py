@@ -1,4 +1,11 @@
-"""What comes out: gradebook.csv, results/, feedback/, junit/ and record.json, each file replaced in one step."""
+"""What comes out: one record for each student, and what is rendered from all of them: gradebook.csv and record.json.
+
+    records/NAME.json   all that is known of a student: files, platform, hand-in, run, problems, rows (see `judge.Row`)
+    results/NAME.json   the same in Gradescope's format; feedback/NAME.html, the student's page; junit/NAME.xml, nbval's
+
+A record is written last: where it is, all of a student's files are. Grading some students again, or one more, leaves
+the records of the others.
+"""
 
 from __future__ import annotations
 
@@ -9,85 +16,97 @@ import io
 import json
 from pathlib import Path
 
+from course_lib.catalogue import exercises
 from course_lib.exercise.panel import Panel
 from course_lib.files import replace
+from course_lib.grading.submission import Student
 
 
 class Gradebook:
-    """The folder GRADES. A student's results file is written last: where it is, all of theirs are."""
+    """The folder GRADES."""
 
     def __init__(self, folder: Path, points: dict[str, int]):
         self.folder, self.points, self.run = folder, points, ""
         self.record: dict = {}
-        for name in ("results", "feedback", "junit"):
+        for name in ("records", "results", "feedback", "junit"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def recorded_seed(self) -> int | None:
         """The seed of an earlier run into this folder."""
         return self._read("record.json").get("seed")
 
-    def begin(self, record: dict) -> None:
+    def begin(self, record: dict, passed_over: list[str]) -> None:
         """Write down what grades, before anything is graded."""
-        self.record = record
         self.run = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        self._write("record.json", _json(record))
+        known = self._read("record.json")
+        self.record = record | {k: known[k] for k in ("submissions", "not graded") if k in known}
+        self.record["passed over"] = passed_over
+        self._write("record.json", _json(self.record))
 
-    def has(self, name: str, digest: str) -> bool:
-        """Whether this submission was graded by the same code, settings and seed."""
-        known = self._read(f"results/{name}.json").get("extra_data", {})
-        return (known.get("run"), known.get("submission")) == (self.run, digest)
+    def digest(self, student: Student) -> str:
+        """The digest of what was graded of a student by the same code, settings and seed; "" for nothing."""
+        known = self._read(f"records/{student.name}.json")
+        return known.get("digest", "") if known.get("run") == self.run else ""
 
-    def add(self, graded: dict) -> None:
+    def add(self, student: Student, graded: dict) -> None:
         """Write one student's files."""
-        name = graded["name"]
-        self._write(f"junit/{name}.xml", graded["junit"])
-        self._write(f"feedback/{name}.html", feedback(graded, self.points))
-        self._write(f"results/{name}.json", _json(self._results(graded)))
-
-    def _results(self, graded: dict) -> dict:
-        """Gradescope's format; `extra_data` is what `has` and the gradebook read."""
-        tests = [
-            {
-                "name": row["exercise"],
-                "score": row["points"],
-                "max_score": self.points[row["exercise"]],
-                "status": "passed" if row["status"] == "passed" else "failed",
-                "output": "\n".join(filter(None, (row["status"], *words(row)))),
-            }
-            for row in graded["rows"]
-        ]
-        return {
-            "score": sum(row["points"] for row in graded["rows"]),
-            "output": "\n".join(graded["problems"]),
-            "tests": tests,
-            "extra_data": {
-                "run": self.run,
-                "submission": graded["digest"],
-                "statuses": {row["exercise"]: row["status"] for row in graded["rows"]},
-            },
+        rows = [row | {"of": self.points[row["exercise"]]} for row in graded["rows"]]
+        record = {
+            "student": student.shown,
+            "files": [str(part.name) for part in student.parts],
+            "platform": student.platform,
+            "digest": graded["digest"],
+            "run": self.run,
+            "problems": graded["problems"],
+            "rows": rows,
         }
+        name = student.name
+        self._write(f"junit/{name}.xml", graded["junit"])
+        self._write(f"feedback/{name}.html", feedback(record))
+        self._write(f"results/{name}.json", _json(gradescope(record)))
+        self._write(f"records/{name}.json", _json(record))
 
-    def finish(self, names: list[str], failed: dict[str, str], passed_over: list[str]) -> None:
-        """gradebook.csv from the students' files, one at a time, and the full record."""
+    def fail(self, student: Student, reason: str) -> None:
+        """Note that a student could not be graded; an earlier grade stays."""
+        name = f"records/{student.name}.json"
+        known = self._read(name) or {
+            "student": student.shown,
+            "platform": student.platform,
+            "rows": [],
+            "problems": [],
+        }
+        self._write(name, _json(known | {"run": "", "failed": reason}))
+
+    def records(self) -> dict[str, dict]:
+        """All students' records, by their files' name."""
+        names = sorted(path.stem for path in (self.folder / "records").glob("*.json"))
+        return {name: self._read(f"records/{name}.json") for name in names}
+
+    def finish(self) -> None:
+        """gradebook.csv from the students' records, and the full record."""
+        known = self.records()
+        graded = {row["exercise"] for record in known.values() for row in record["rows"]} | set(self.points)
+        columns = [ex.id for ex in exercises() if ex.id in graded]
+        extra = [
+            x for x in ("id", "email", "handed in", "late") if any(x in r["platform"] for r in known.values())
+        ]
         text = io.StringIO()
         table = csv.writer(text)
-        table.writerow(["student", *self.points, "total", "of", "remarks"])
-        hashes = {}
-        for name in sorted(names):
-            if name in failed:
-                table.writerow([_cell(name), *[""] * len(self.points), "", "", f"not graded: {failed[name]}"])
-                continue
-            results = self._read(f"results/{name}.json")
-            scores = [test["score"] for test in results["tests"]]
-            hashes[name] = results["extra_data"]["submission"]
-            remarks = [f"{ex}: {s}" for ex, s in results["extra_data"]["statuses"].items() if s in NOTABLE]
-            remarks = filter(None, [*results["output"].splitlines(), *remarks])
-            table.writerow(
-                [_cell(name), *scores, sum(scores), sum(self.points.values()), _cell("; ".join(remarks))]
+        table.writerow(["student", *extra, *columns, "total", "of", "remarks"])
+        for name, record in known.items():
+            who = [_cell(name), *(_cell(str(record["platform"].get(x, ""))) for x in extra)]
+            rows = {row["exercise"]: row for row in record["rows"]}
+            points = [rows[ex]["points"] if ex in rows else "" for ex in columns]
+            sums = (
+                [sum(r["points"] for r in rows.values()), sum(r["of"] for r in rows.values())]
+                if rows
+                else ["", ""]
             )
+            table.writerow([*who, *points, *sums, _cell("; ".join(remarks(record)))])
         self._write("gradebook.csv", text.getvalue())
-        seen = {"submissions": hashes, "not graded": failed, "passed over": passed_over}
-        self._write("record.json", _json(self.record | seen))
+        seen = {name: r["digest"] for name, r in known.items() if "digest" in r}
+        failed = {name: r["failed"] for name, r in known.items() if "failed" in r}
+        self._write("record.json", _json(self.record | {"submissions": seen, "not graded": failed}))
 
     def _read(self, name: str) -> dict:
         try:
@@ -99,7 +118,34 @@ class Gradebook:
         replace(self.folder / name, text)
 
 
-NOTABLE = ("crashed", "timed out", "out of memory", "tampered")
+def remarks(record: dict) -> list[str]:
+    """What whoever grades should look at."""
+    found = [f"not graded: {record['failed']}"] if "failed" in record else []
+    found += record["problems"] + [
+        f"{r['exercise']}: {r['status']}" for r in record["rows"] if r["status"] in NOTABLE
+    ]
+    return found + [
+        f"{r['exercise']}: graded without {', '.join(r['served'])}" for r in record["rows"] if r["served"]
+    ]
+
+
+def gradescope(record: dict) -> dict:
+    """A record in the format of Gradescope's results.json."""
+    tests = [
+        {
+            "name": row["exercise"],
+            "score": row["points"],
+            "max_score": row["of"],
+            "status": "passed" if row["status"] == "passed" else "failed",
+            "output": "\n".join(filter(None, (row["status"], *words(row)))),
+        }
+        for row in record["rows"]
+    ]
+    score = sum(row["points"] for row in record["rows"])
+    return {"score": score, "output": "\n".join(record["problems"]), "tests": tests}
+
+
+NOTABLE = ("crashed", "timed out", "out of memory", "tampered", "not checked")
 
 
 def _json(value: dict) -> str:
@@ -108,12 +154,12 @@ def _json(value: dict) -> str:
 
 def _cell(text: str) -> str:
     """A spreadsheet must not take a student's words for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text[:1].isspace() else text
 
 
 def words(row: dict) -> list[str]:
     """What is said about a row, in paragraphs."""
-    return _panel(row, 0).lines()[1:]
+    return _panel(row).lines()[1:]
 
 
 # ---------------------------------------------------------------- feedback
@@ -131,20 +177,20 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52em; margin: 2em auto;
 """
 
 
-def feedback(graded: dict, points: dict[str, int]) -> str:
+def feedback(record: dict) -> str:
     """A student's page: every exercise with its diagnosis and the student's own line; no input, no expected value."""
-    body = [f"<p>⚠ {html.escape(problem)}</p>" for problem in graded["problems"]]
-    body += [_panel(row, points[row["exercise"]])._repr_html_() for row in graded["rows"]]
-    score, total = sum(row["points"] for row in graded["rows"]), sum(points.values())
-    return PAGE.format(name=html.escape(graded["name"]), score=score, total=total, body="\n".join(body))
+    body = [f"<p>⚠ {html.escape(problem)}</p>" for problem in record["problems"]]
+    body += [_panel(row)._repr_html_() for row in record["rows"]]
+    score, total = (sum(row[x] for row in record["rows"]) for x in ("points", "of"))
+    return PAGE.format(name=html.escape(record["student"]), score=score, total=total, body="\n".join(body))
 
 
-def _panel(row: dict, points: int) -> Panel:
+def _panel(row: dict) -> Panel:
     """A row as the notebook would show it."""
     return Panel(
         f"{row['exercise']}: {row['status']}",
         kind={"passed": "passed", "not attempted": "open"}.get(row["status"], "wrong"),
-        title=f"{row['status']} · {row['points']} of {points}",
+        title=f"{row['status']} · {row['points']} of {row['of']}",
         name=row["exercise"],
         diagnosis=row["diagnosis"],
         message=row["message"],

@@ -1,7 +1,8 @@
-"""All submissions of a class: read, graded in worker processes, written down one by one, resumed where interrupted."""
+"""All submissions of a class: one worker process each, written down one by one, resumed where interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -10,26 +11,23 @@ import platform
 import secrets
 import select
 import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
 from course_lib.catalogue import exercises, find
 from course_lib.exercise.contract import Exercise
-from course_lib.exercise.key import Key, write_keys
 from course_lib.grading.gradebook import Gradebook
-from course_lib.grading.judge import Row, ended, fresh_key
+from course_lib.grading.judge import Test, draw_test, ended, not_attempted
 from course_lib.grading.sandbox import PACKAGE, Limits, require_sandbox
-from course_lib.grading.submission import Source, find_submissions, read_submission
+from course_lib.grading.submission import Student, plan, table
+from course_lib.grading.worker import Job, work
+
+READING = 120  # seconds for reading a submission
 
 
 class GradingFailed(RuntimeError):
@@ -42,19 +40,19 @@ def grade(
     jobs: int = 1,
     seed: int | None = None,
     unsafe: bool = False,
-    scheduler: str | None = None,
     limits: Limits | None = None,
     manifest: list[Exercise] | None = None,
 ) -> dict[str, str]:
     """Grade submissions (files, or one folder or zip of a class) into the folder `out`; what failed, by student.
 
-    What `out` already holds from the same code, seed and submission is kept.
+    What `out` already holds from the same code, seed and submission is kept; other students' rows stay.
     """
-    limits = limits or Limits()
+    students, passed_over = plan(paths)
+    tqdm.write(table(students, passed_over))
+    limits, manifest = limits or Limits(), manifest or exercises()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: a process that uses a GPU cannot be forked
     if not unsafe:
         require_sandbox()
-    manifest = manifest or exercises()
-    found, passed_over = find_submissions(paths)
     book = Gradebook(out, {ex.id: ex.points for ex in manifest})
     seed = seed if seed is not None else book.recorded_seed() or secrets.randbits(31)
     settings = {
@@ -63,191 +61,158 @@ def grade(
         "unsafe": unsafe,
         "exercises": [ex.id for ex in manifest],
     }
-    book.begin({**settings, "versions": versions(), "code": code_digest()})
+    book.begin({**settings, "versions": versions(), "code": code_digest()}, passed_over)
+    threads, tests = torch.get_num_threads(), {}
+    torch.set_num_threads(1)  # as in the sandbox; and a process with threads cannot be forked
+    for ex in tqdm(manifest, desc="drawing inputs", unit="exercise"):
+        tests[ex.id] = draw_test(ex, seed)
     failed: dict[str, str] = {}
-    with _executor(jobs, scheduler) as (executor, most):
-        tasks = _tasks(found, book, settings)
-        for name, future in tqdm(
-            _run(executor, tasks, most), total=len(found), desc="grading", unit="submission"
-        ):
-            try:
-                if future is not None:
-                    book.add(future.result())
-            except Exception as error:  # one submission, or a lost machine, never costs the others
-                failed[name] = f"{type(error).__name__}: {error}"
-    book.finish(list(found), failed, passed_over)
+    try:
+        with _stopped_by_signals():
+            for student, result in _all(students, tests, book, jobs, limits, unsafe):
+                if isinstance(result, str):
+                    failed[student.name] = result
+                    book.fail(student, result)
+                elif result:
+                    book.add(student, result)
+    finally:
+        torch.set_num_threads(threads)
+        book.finish()
     return failed
 
 
-@contextmanager
-def _executor(jobs: int, scheduler: str | None) -> Iterator[tuple[Executor, int]]:
-    """Threads that each watch one worker process, or a Dask cluster; and how many tasks to have at hand."""
-    if scheduler is None:
-        executor = ThreadPoolExecutor(jobs)
-        try:
-            yield executor, jobs
-        finally:  # interrupted: what runs is not waited for
-            executor.shutdown(wait=False, cancel_futures=True)
-    else:
-        from distributed import Client
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does: what is graded is written, and no worker is left."""
 
-        with Client(scheduler) as client:
-            threads = max(1, sum(client.nthreads().values()))
-            yield client.get_executor(pure=False, retries=2), 2 * threads
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _tasks(
-    found: dict[str, list[Source]], book: Gradebook, settings: dict
-) -> Iterator[tuple[str, dict | None]]:
-    """Each submission as it is wanted, never all at once; None for one that is graded already."""
-    for name, sources in found.items():
-        submission = asdict(read_submission(name, sources))
-        done = book.has(name, submission["digest"])
-        yield name, None if done else {"submission": submission, "settings": settings}
+def _all(
+    students: dict[str, Student],
+    tests: dict[str, Test],
+    book: Gradebook,
+    jobs: int,
+    limits: Limits,
+    unsafe: bool,
+) -> Iterator[tuple[Student, dict | str | None]]:
+    """Each student with what their worker found, None where it was graded before, or why it could not be."""
+    waiting, running = iter(students.values()), {}
+    progress = tqdm(total=len(students), desc="grading", unit="submission")
+    try:
+        while True:
+            while len(running) < jobs and (student := next(waiting, None)) is not None:
+                worker = Worker(Job(student, tests, limits, unsafe, book.digest(student)))
+                running[worker.pipe] = worker
+            if not running:
+                break
+            ready = select.select(running, [], [], 1)[0]
+            for worker in list(running.values()):
+                if (worker.pipe in ready and not worker.hear()) or worker.is_late():
+                    del running[worker.pipe]
+                    worker.stop()
+                    if worker.goes_on():
+                        again = Worker(worker.job, worker)
+                        running[again.pipe] = again
+                    else:
+                        progress.update()
+                        yield worker.job.student, worker.result()
+    finally:
+        progress.close()
+        for worker in running.values():
+            worker.stop()
 
 
-def _run(executor: Executor, tasks, most: int) -> Iterator[tuple[str, Future | None]]:
-    """The futures of all tasks as they end, with at most `most` of them at a time."""
-    running: dict[Future, str] = {}
-    for name, task in tasks:
-        if task is None:
-            yield name, None
-            continue
-        running[executor.submit(grade_submission, **task)] = name
-        while len(running) >= most:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future
-    while running:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future
+class Worker:
+    """A worker process, and what it has said; of the one `before` it, which died, what that had said."""
 
+    def __init__(self, job: Job, before: Worker | None = None):
+        self.job, self.rest = job, b""
+        self.rows: dict[str, dict] = dict(job.known)
+        self.junit = self.current = self.failed = ""
+        self.digest, self.problems, self.cell, self.was_read = "", [], None, False
+        self.failures = before.failures if before else 0
+        self.pipe, writer = os.pipe()
+        self.process = os.fork()
+        if not self.process:
+            work(job, writer)
+        os.close(writer)
+        self._patience(READING)
 
-# ---------------------------------------------------------------- one submission
+    def _patience(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
 
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline
 
-def grade_submission(submission: dict, settings: dict) -> dict:
-    """Grade one submission in a worker process; in another one, from where it was, if that dies.
-
-    Returns the submission with its rows, one for each exercise in order, and its JUnit report.
-    """
-    rows: dict[str, dict] = {}
-    limits, problems, cells, failures, junit = Limits(**settings["limits"]), [], submission["cells"], 0, ""
-    while not junit:
-        keys = fresh_keys(settings["seed"], tuple(settings["exercises"]))
-        job = {**settings, "name": submission["name"], "cells": cells, "known": rows, "keys": keys}
-        current, was_read, log = None, False, ""
-        for message in _worker(job, patience=limits.seconds + 180):
-            if "read" in message:
-                was_read, problems = True, message["read"]
-            elif "start" in message:
-                current = message["start"]
-            elif "row" in message:
-                rows[message["row"]["exercise"]], current = message["row"], None
-            junit, log = message.get("junit", junit), message.get("log", log)
-        if current:  # the worker died, or hung, with this answer
-            rows[current] = ended(find(current), "crashed", limits).as_dict()
-        elif not was_read and cells:
-            problems, cells = ["Its cells cannot be taken apart; nothing of it was graded."], []
-        elif len(rows) < len(settings["exercises"]):
-            failures, junit = failures + 1, ""
-            if failures > 1:
-                raise GradingFailed(f"The grader itself failed: {log[-1500:]}")
-    ordered = {name: Row(**rows[name]) for name in settings["exercises"]}
-    return {
-        "name": submission["name"],
-        "digest": submission["digest"],
-        "problems": submission["problems"] + problems,
-        "rows": [_explained(row, ordered).as_dict() for row in ordered.values()],
-        "junit": junit,
-    }
-
-
-_lock = threading.Lock()
-_folders: dict[tuple, tempfile.TemporaryDirectory] = {}  # of fresh keys, for as long as this process lives
-
-
-def fresh_keys(seed: int, names: tuple[str, ...]) -> str:
-    """A folder with the keys of a run, one file for each lesson; recorded once in each process that supervises."""
-    with _lock:
-        if (seed, names) not in _folders:
-            folder = tempfile.TemporaryDirectory(prefix="course-keys-")
-            keys: dict[str, dict[str, Key]] = {}
-            for ex in map(find, names):
-                keys.setdefault(ex.lesson, {})[ex.name] = fresh_key(ex, seed)
-            for lesson, its in keys.items():
-                write_keys(Path(folder.name, f"{lesson}.safetensors"), its)
-            _folders[seed, names] = folder
-        return _folders[seed, names].name
-
-
-def _explained(row: Row, rows: dict[str, Row]) -> Row:
-    """The notes "calls X" turn into words where X has not passed either."""
-    called = [note.removeprefix("calls ") for note in row.notes if note.startswith("calls ")]
-    row.notes = [note for note in row.notes if not note.startswith("calls ")]
-    wrong = [name for name in called if name in rows and not rows[name].passed]
-    if wrong and not row.passed:
-        row.notes.append(f"Your answer calls {', '.join(wrong)}, which did not pass: it may be right itself.")
-    return row
-
-
-def _worker(job: dict, patience: float) -> Iterator[dict]:
-    """The messages of a worker process on a job, until it ends or says nothing for `patience` seconds."""
-    with tempfile.TemporaryDirectory(prefix="course-grade-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        (folder / "job.json").write_text(json.dumps({**job, "folder": name}))
-        command = [sys.executable, "-P", "-m", "course_lib.grading.worker", str(folder / "job.json")]
-        with open(folder / "log", "wb") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=_environment(),
-                cwd=name,
-                start_new_session=True,
+    def hear(self) -> bool:
+        """Take in what was said; False where the process has ended."""
+        chunk = os.read(self.pipe, 1 << 16)
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        for message in map(json.loads, lines):
+            self.digest, self.problems = (
+                message.get("digest", self.digest),
+                message.get("problems", self.problems),
             )
-        try:
-            yield from map(json.loads, _lines(process.stdout, patience))
-            yield {"log": (folder / "log").read_text(errors="replace")}
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
+            self.cell = message.get("cell", self.cell)
+            if "read" in message:
+                self.was_read, self.problems = True, self.problems + message["read"]
+            self.current = message.get("start", self.current)
+            if "row" in message:
+                self.rows[message["row"]["exercise"]], self.current = message["row"], ""
+            self.junit, self.failed = message.get("junit", self.junit), message.get("failed", self.failed)
+            self._patience(READING if not self.was_read else 6 * self.job.limits.seconds + 180)
+        return bool(chunk)
 
+    def stop(self) -> None:
+        """End the process, and with it its sandbox."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
+        os.close(self.pipe)
 
-def _lines(pipe, patience: float) -> Iterator[bytes]:
-    """Whole lines from a pipe, each within `patience` seconds of the one before."""
-    rest, end = b"", time.monotonic() + patience
-    while select.select([pipe], [], [], max(0, end - time.monotonic()))[0]:
-        chunk = os.read(pipe.fileno(), 1 << 16)
-        if not chunk:
-            return
-        *lines, rest = (rest + chunk).split(b"\n")
-        if lines:
-            end = time.monotonic() + patience
-        yield from lines
+    def goes_on(self) -> bool:
+        """Whether another process is to go on where this one died; the job then says what that need not do again."""
+        if self.junit or (self.digest and self.digest == self.job.graded) or self.failures > 2:
+            return False
+        self.job.known = self.rows
+        if self.current:  # it died, or hung, with this answer
+            self.rows[self.current] = ended(find(self.current), "crashed", self.job.limits).as_dict()
+            return True
+        if not self.was_read and self.cell is not None:
+            self.job.unreadable.add(self.cell)
+            return len(self.job.unreadable) < 20
+        self.failures += 1
+        return self.failures < 2
 
-
-def _environment() -> dict[str, str]:
-    """The worker's environment: this one without what steers pytest or the answers in force, one thread, no GPU."""
-    import solutions
-
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COURSE_", "PYTHON"))}
-    folders = dict.fromkeys((str(PACKAGE.parent), str(Path(solutions.__file__).parents[1])))
-    settings = {"PYTHONPATH": os.pathsep.join(folders), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    settings |= {
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "TQDM_DISABLE": "1",
-    }
-    return kept | settings
+    def result(self) -> dict | str | None:
+        """What was found; None where it was graded before; why not, in words."""
+        if self.digest and self.digest == self.job.graded:
+            return None
+        problems = self.problems
+        if not self.was_read:
+            why = self.failed or "reading it took too long, or too much memory"
+            problems = [*problems, f"It cannot be read, and nothing of it was graded: {why}."]
+            self.rows = {name: not_attempted(find(name)).as_dict() for name in self.job.tests}
+        elif not self.junit:
+            return self.failed or "The process that graded it ended."
+        rows = [self.rows[name] for name in self.job.tests]
+        return {"digest": self.digest, "problems": problems, "rows": rows, "junit": self.junit}
 
 
 # ---------------------------------------------------------------- what graded
 
 
 def versions() -> dict[str, str]:
-    names = ("disentanglement-course", "torch", "nbval", "pytest", "ipykernel")
+    names = ("disentanglement-course", "torch", "nbval", "pytest")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version(), **found}
 

@@ -6,7 +6,10 @@ Bytes, and not decimals: exact, small, and NaN and infinities need no special ca
 from __future__ import annotations
 
 import base64
+import json
 import math
+import os
+import struct
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torc
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _NUMBERS = (int, float, bool)
 DTYPES = {str(d).removeprefix("torch."): d for d in _INTEGERS + _FLOATS}
+HEADER = struct.Struct(">cI")  # of a frame: its kind and the length of what follows
 # What an answer may return in a tensor's place. Only the kind travels; a value of that kind stands for it here.
 KINDS = {
     "NoneType": None,
@@ -54,7 +58,10 @@ def _encode_tensor(x: Tensor) -> dict:
         return {"kind": "unusual tensor"}
     if x.is_meta or x.numel() * x.element_size() > LARGEST:  # too large to be right: its shape says so
         return head
-    data = x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    plain = (
+        torch.empty(x.shape, dtype=x.dtype).copy_(x).reshape(-1)
+    )  # whatever view x is: its values, in order
+    data = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
     return head | {"data": base64.b64encode(data).decode()}
 
 
@@ -76,12 +83,12 @@ def decode(message: Any) -> Any:
 def _decode_tensor(message: dict) -> Tensor:
     dtype, shape = DTYPES[message["dtype"]], message["shape"]
     if not (
-        isinstance(shape, list) and len(shape) <= 16 and all(type(n) is int and 0 <= n < 2**40 for n in shape)
+        isinstance(shape, list) and len(shape) <= 16 and all(type(n) is int and 0 <= n < 2**62 for n in shape)
     ):
         raise Unreadable("Not a shape")
     size = math.prod(shape) * dtype.itemsize
     if "data" not in message:
-        return torch.empty(shape, dtype=dtype, device="meta")
+        return torch.empty((1,) * len(shape), dtype=dtype, device="meta").expand(shape)
     data = base64.b64decode(message["data"], validate=True)
     if len(data) != size or size > LARGEST:
         raise Unreadable("The data do not fit the shape")
@@ -100,3 +107,33 @@ def decode_all(message: Any, most: int = 64) -> dict[str, Any]:
     if not isinstance(message, dict) or len(message) > most:
         raise Unreadable("Not a dict of values")
     return {name: decode(value) for name, value in message.items()}
+
+
+# ---------------------------------------------------------------- frames on a pipe
+
+
+def write_frame(pipe: int, kind: bytes, data: bytes = b"") -> None:
+    """Send a frame: one byte of kind, the length, the data."""
+    view = memoryview(HEADER.pack(kind, len(data)) + data)
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def read_frame(pipe: int) -> tuple[bytes, bytes] | None:
+    """The next frame's kind and data; None where the pipe is closed."""
+    head = _exactly(pipe, HEADER.size)
+    if not head:
+        return None
+    kind, size = HEADER.unpack(head)
+    return kind, _exactly(pipe, size)
+
+
+def _exactly(pipe: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size and (chunk := os.read(pipe, min(size - len(data), 1 << 20))):
+        data += chunk
+    return bytes(data) if len(data) == size else b""
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value).encode()

@@ -76,12 +76,17 @@ def correlated_joint(sizes: Sequence[int], pair: Sequence[int], sigma: Tensor) -
 
 
 def _probe_sample(implementation: Callable, joint: Tensor, n: int) -> dict[str, Tensor]:
-    """What must hold whatever the draw: n points of the grid, as often as `joint` (a table) says."""
+    """Two draws from one generator, and the first of a generator with the same seed."""
     generator = generator_for(joint)
     first, second = implementation(joint, n, generator), implementation(joint, n, generator)
+    return {"first": first, "second": second, "again": implementation(joint, n, generator_for(joint))}
+
+
+def _sampled(draws: dict, joint: Tensor, n: int) -> dict[str, Tensor]:
+    """What must hold whatever the draw: n points of the grid, as often as `joint` (a table) says."""
+    first, second, again = draws["first"], draws["second"], draws["again"]
     if not isinstance(first, Tensor) or first.shape != (n, joint.ndim) or first.dtype != torch.int64:
         return {"factors": first}
-    again = implementation(joint, n, generator_for(joint))
     inside, cell = torch.ones((), dtype=torch.bool, device=joint.device), 0
     for size, column in zip(joint.shape, first.unbind(1), strict=True):
         inside = inside & ((column >= 0) & (column < size)).all()
@@ -111,6 +116,7 @@ def _probe_sample(implementation: Callable, joint: Tensor, n: int) -> dict[str, 
     points=2,
     gradients=False,
     probe=_probe_sample,
+    properties=_sampled,
     at_scale=lambda n: dict(joint=torch.full((6, 32, 32), 1 / 6144), n=n),
     full_size=100_000,
     memory=32 * MB,
@@ -125,7 +131,11 @@ def sample_correlated(joint: Tensor, n: int, generator: torch.Generator) -> Tens
     """
 
 
-@exercise("What independence costs", points=2, at_scale=lambda n: dict(joint=torch.rand(n, 8, 8)))
+@exercise(
+    "What independence costs",
+    points=2,
+    at_scale=lambda n: dict(joint=torch.randn(n, 64).softmax(1).view(n, 8, 8)),
+)
 def accuracy_bound(joint: Tensor) -> Tensor:
     """The highest P(ŷ_1 = a_1 and ŷ_2 = a_2) of predictions ŷ_1, ŷ_2 that are independent of each other.
 
@@ -154,10 +164,16 @@ def conditional_mutual_information(table: Tensor) -> Tensor:
     """
 
 
+def _covariances(n: int) -> Tensor:
+    """Covariances of 6 variables, (n, 6, 6)."""
+    x = torch.randn(n, 6, 6)
+    return x @ x.mT / 6 + torch.eye(6)
+
+
 @exercise(
     "The same for a Gaussian",
     points=3,
-    at_scale=lambda n: dict(covariance=torch.eye(6).expand(n, 6, 6).clone(), x=2, y=2),
+    at_scale=lambda n: dict(covariance=_covariances(n), x=2, y=2),
 )
 def gaussian_conditional_mutual_information(covariance: Tensor, x: int, y: int) -> Tensor:
     """I(x; y | a) = ½ (log det S_xx + log det S_yy − log det S), in nats, S the covariance of (x, y) given a.
@@ -187,12 +203,17 @@ def linear_optimum(correlation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor, a: Tensor) -> dict[str, Tensor]:
-    """What must hold whatever the draw, on z (B, D) whose rows repeat one number each: their place in the batch."""
+    """Two draws from one generator, and the first of a generator with the same seed."""
     generator = generator_for(z)
     first, second = implementation(z, a, generator), implementation(z, a, generator)
+    return {"first": first, "second": second, "again": implementation(z, a, generator_for(z))}
+
+
+def _shuffled(draws: dict, z: Tensor, a: Tensor) -> dict[str, Tensor]:
+    """What must hold whatever the draw, on z (B, D) whose rows repeat one number each: their place in the batch."""
+    first, second, again = draws["first"], draws["second"], draws["again"]
     if not isinstance(first, Tensor) or first.shape != z.shape:
         return {"shuffled": first}
-    again = implementation(z, a, generator_for(z))
     came_from = first[:, 0].long().clamp(0, len(z) - 1)
     return {
         "shuffled": torch.zeros_like(first),  # its shape and type; the values may be any
@@ -210,6 +231,7 @@ def _probe_shuffle(implementation: Callable, z: Tensor, a: Tensor) -> dict[str, 
     points=3,
     gradients=False,
     probe=_probe_shuffle,
+    properties=_shuffled,
     at_scale=lambda n: dict(z=torch.randn(n, 10), a=torch.randint(10, (n,))),
     memory=4 * MB,
     operations=200,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.exercise import MB, exercise
+from course_lib.exercise.contract import generator_for
 from course_lib.exercise.probe import TinyEncoder, check_report, linear, watch_gradients
 from course_lib.models import VAE
 
@@ -49,19 +50,20 @@ def factor_vae_score_loop(
 
 
 def _probe_permute(implementation: Callable, z: Tensor, seed: int) -> dict:
+    """Two calls with one generator."""
+    generator = generator_for(z, seed)
+    return {"first": implementation(z, generator), "second": implementation(z, generator)}
+
+
+def _permuted(draws: dict, z: Tensor, seed: int) -> dict:
     """What holds whatever the draw, for z whose values differ within each latent (as those of real codes do).
 
-    Two calls with one generator. Row numbers, (B, D): where each value of the result stood before.
+    Row numbers, (B, D): where each value of the result stood before.
     """
-    device = "cpu" if z.is_meta else z.device
-    generator = torch.Generator(device).manual_seed(seed)
-    results = [implementation(z, generator) for _ in range(2)]
+    results = [draws["first"], draws["second"]]
     for result in results:
         if not isinstance(result, Tensor) or result.shape != z.shape:
-            got = tuple(result.shape) if isinstance(result, Tensor) else repr(result)
-            raise ValueError(
-                f"expected a tensor of the shape of z, {tuple(z.shape)}; permute_dims returned {got}"
-            )
+            return {"permuted": result}
     order = z.argsort(0)
     first, second = (order.gather(0, r.argsort(0).argsort(0)) for r in results)
     in_place = torch.arange(len(z), device=z.device)[:, None]
@@ -83,6 +85,7 @@ def _probe_permute(implementation: Callable, z: Tensor, seed: int) -> dict:
     points=2,
     gradients=False,
     probe=_probe_permute,
+    properties=_permuted,
     at_scale=lambda n: dict(z=torch.randn(n, 10), seed=0),
     plain=permute_dims_loop,
     timed_size=4096,

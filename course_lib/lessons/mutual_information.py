@@ -40,7 +40,7 @@ def mmd2_loop(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
 # ------------------------------------------------------------------ exercises: measuring dependence
 
 
-@exercise("Entropy", gradients=False, at_scale=lambda n: dict(p=torch.rand(n, 10)))
+@exercise("Entropy", gradients=False, at_scale=lambda n: dict(p=torch.randn(n, 10).softmax(1)))
 def entropy(p: Tensor) -> Tensor:
     """H(p) = −Σ_k p_k log p_k, in nats, with 0 log 0 = 0.
 
@@ -75,7 +75,13 @@ def discrete_mutual_information(table: Tensor) -> Tensor:
     """
 
 
-@exercise("Total correlation of a Gaussian", at_scale=lambda n: dict(covariance=torch.randn(n, 8, 8)))
+def _covariances(n: int) -> Tensor:
+    """Covariances of 8 variables, (n, 8, 8)."""
+    x = torch.randn(n, 8, 8)
+    return x @ x.mT / 8 + torch.eye(8)
+
+
+@exercise("Total correlation of a Gaussian", at_scale=lambda n: dict(covariance=_covariances(n)))
 def gaussian_total_correlation(covariance: Tensor) -> Tensor:
     """TC = KL[p(x_1 … x_D) || Π p(x_d)] = ½ (Σ_d log Σ_dd − log det Σ), in nats, of N(μ, Σ).
 
@@ -88,12 +94,17 @@ def gaussian_total_correlation(covariance: Tensor) -> Tensor:
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor) -> dict[str, Tensor]:
-    """What must hold whatever the draw, on z (B, D) whose rows differ and repeat one number each."""
+    """Two draws on z from one generator, and the first of a generator with the same seed."""
     generator = generator_for(z)
     first, second = implementation(z, generator), implementation(z, generator)
+    return {"first": first, "second": second, "again": implementation(z, generator_for(z))}
+
+
+def _shuffled(draws: dict, z: Tensor) -> dict[str, Tensor]:
+    """What must hold whatever the draw, on z (B, D) whose rows differ and repeat one number each."""
+    first, second, again = draws["first"], draws["second"], draws["again"]
     if not isinstance(first, Tensor) or first.shape != z.shape:
         return {"shuffled": first}
-    again = implementation(z, generator_for(z))
     return {
         "shuffled": torch.zeros_like(first),  # its shape and type; the values may be any
         "each row comes once": (first[:, 0].sort().values == z[:, 0].sort().values).all(),
@@ -108,6 +119,7 @@ def _probe_shuffle(implementation: Callable, z: Tensor) -> dict[str, Tensor]:
     "Samples of the product of marginals",
     gradients=False,
     probe=_probe_shuffle,
+    properties=_shuffled,
     at_scale=lambda n: dict(z=torch.randn(n, 10)),
 )
 def shuffle_across_batch(z: Tensor, generator: torch.Generator) -> Tensor:

@@ -65,7 +65,7 @@ def traversal_grid(z: Tensor, latents: Tensor, values: Tensor) -> Tensor:
     "The group that fares worst",
     points=2,
     gradients=False,
-    at_scale=lambda n: dict(correct=torch.rand(n), group=torch.randint(20, (n,)), groups=20),
+    at_scale=lambda n: dict(correct=torch.rand(n).round(), group=torch.randint(20, (n,)), groups=20),
     plain=worst_group_accuracy_loop,
     timed_size=20_000,
 )

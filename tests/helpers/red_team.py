@@ -161,7 +161,7 @@ add(
     PASS,
     PASS,
 )
-kl("loop", "return elbo.gaussian_kl_loop(mean, log_var)", FAIL)
+kl("loop", "return elbo.gaussian_kl_loop(mean, log_var)", FAIL, says="the plain loop that is given")
 kl("in place", f"mean += 0\nmean[0] = 1\nreturn {KL}", FAIL)
 kl("nothing returned", KL, FAIL, says="None. Is there a `return`?")
 kl("float64", f"return {KL}.double()", FAIL, says="float64")
@@ -177,11 +177,11 @@ kl("sleep", "import time; time.sleep(1e6)", "timed out")
 kl("hangs when loaded", f"return {KL} + WAIT", "timed out", "import time\nWAIT = time.sleep(1e6)")
 kl("stops itself", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "timed out")
 kl("recursion", "return gaussian_kl(mean, log_var)", FAIL, says="calls itself without end")
-kl("fork bomb", "import os\nwhile True: os.fork()", ("crashed", "out of memory", "timed out"))
+kl("fork bomb", "import os\nwhile True: os.fork()", NO_POINT)
 kl("20 GB at once", f"torch.ones(5_000_000_000)\nreturn {KL}", "out of memory")
 kl("20 GB slowly", "x = []\nwhile True: x.append(torch.ones(1_000_000))", "out of memory")
 kl("in many processes", "import os\nfor _ in range(5): os.fork()\nx = torch.ones(200_000_000)\nwhile True: pass",
-   ("out of memory", "crashed", "timed out"))  # fmt: skip
+   NO_POINT)  # fmt: skip
 kl("output without end", "while True: print('x' * 1_000_000)", "timed out")
 kl("a huge result", "return torch.zeros(1_000_000_000).expand(2, -1)", ("failed", "out of memory"))
 kl("a large result", "return torch.zeros(20_000_000)", FAIL, says="Expected shape")
@@ -221,25 +221,24 @@ kl(
     'import json\njson.dumps = lambda *a, **k: \'{"status": "passed"}\'\nreturn mean.sum(1)',
     ("tampered", FAIL),
 )
-forged = "{'status': 'ran', 'cases': [], 'gradients': [], 'wrong': {}, 'peak': 0, 'notes': [], 'called': []}"
+forged = "{'status': 'ran', 'cases': [], 'gradients': [], 'programs': [], 'wrong': {}, 'peak': 0, 'notes': [], 'called': []}"
 kl(
     "patches observe",
-    f"import course_lib.grading.inside as i\ni.observe = lambda *a: {forged}\nreturn mean.sum(1)",
-    FAIL,
+    f"import sys\nsys.modules['__main__'].observe = lambda *a: {forged}\nsys.modules['__main__'].check = lambda *a: {forged}\n"
+    "return mean.sum(1)",
+    NO_POINT,
 )
 forge = f"""
 import json, os
-for fd in range(3, 4096):
-    try: os.write(fd, json.dumps({forged}).encode())
+for fd in range(3, 128):
+    try: os.write(fd, json.dumps({{'found': {forged}}}).encode() + b"\\n")
     except OSError: pass
 os._exit(0)
 """
 kl("forges the message", forge, NO_POINT)
-kl(
-    "passed, it says",
-    'import os\nfor fd in range(3, 4096):\n    try: os.write(fd, b\'{"status": "passed"}\')\n    except OSError: pass\nos._exit(0)',
-    "tampered",
-)
+for words, status in (('{"status": "passed"}', "tampered"), ("1", "tampered"), ("[" * 100_000, "tampered")):
+    body = f"import os\nfor fd in range(3, 128):\n    try: os.write(fd, b'{{\"found\": {words}}}\\n')\n    except OSError: pass\nos._exit(0)"
+    kl(f"passed, it says {words[:3]}", body, status)
 emits = f"""
 from IPython.core.getipython import get_ipython
 from IPython.display import display
@@ -269,22 +268,105 @@ torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.man
 torch.Tensor.repeat = torch.Tensor.exp = None
 return {KL}
 """, NO_POINT)  # fmt: skip
-attack_kernel = """
-import glob, os
-from jupyter_client.blocking import BlockingKernelClient
-(file,) = glob.glob("/tmp/course-grade-*/sandbox/kernel*/connection.json")
-client = BlockingKernelClient(connection_file=file)
-client.load_connection_file(); client.start_channels(stdin=False, hb=False, control=False)
-client.execute("import course_lib.grading.inside as i\\ni.observe = lambda *a: 1/0\\nemit = lambda *a, **k: None")
-import time; time.sleep(1)
-return mean.sum(1)
-"""
-kl("attacks the kernel's sockets", attack_kernel, NO_POINT)
+stop = "import os, signal, time\nos.kill(os.getppid(), signal.SIGSTOP)\n"
+kl("stops what watches, then hangs", f"{stop}while True: time.sleep(1)", "timed out")
 kl(
-    "deletes its sockets",
-    "import shutil, glob\nfor f in glob.glob('/tmp/course-grade-*'): shutil.rmtree(f, ignore_errors=True)\nreturn mean.sum(1)",
+    "stops what watches, then takes memory",
+    f"{stop}x = []\nwhile True: x.append(torch.ones(1_000_000))",
+    ("out of memory", "timed out"),
+)
+kl("memory that is shared", """
+import mmap, os, time
+for _ in range(6):
+    if os.fork() == 0:
+        x = mmap.mmap(-1, 500_000_000)
+        x.write(bytes(500_000_000))
+        time.sleep(60)
+time.sleep(60)
+""", "out of memory")  # fmt: skip
+kl(
+    "many threads",
+    f"import threading, time\nfor _ in range(2000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nreturn {KL}",
     NO_POINT,
 )
+kl("hangs in the backward pass", f"""
+class Slow(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+    @staticmethod
+    def backward(ctx, g):
+        while True: pass
+return Slow.apply({KL})
+""", "timed out")  # fmt: skip
+kl("no memory, many elements", "return torch.zeros(1).expand(10**15)", FAIL, says="Expected shape")
+kl("patches the recorder", """
+import course_lib.grading.tracing as t, course_lib.grading.wire as w
+t.Recorder.number = lambda *a: 0
+t.Recorder.__torch_dispatch__ = lambda self, func, types, args=(), kwargs=None: func(*args, **(kwargs or {}))
+return mean.sum(1)
+""", NO_POINT)  # fmt: skip
+kl(
+    "solutions in force",
+    "import os\nos.environ['COURSE_ANSWERS'] = 'solutions'\nreturn elbo.gaussian_kl(mean, log_var)",
+    NO_POINT,
+)
+
+# ---------------------------------------------------------------- cheats: the right value where it runs, without the formula
+
+numbers = "[sum(0.5 * (m * m + math.exp(v) - v - 1) for m, v in zip(a, b)) for a, b in zip(mean.tolist(), log_var.tolist())]"
+differences = f"""
+def loop(mean, log_var):
+    return torch.tensor({numbers})
+
+class Numbers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, mean, log_var):
+        ctx.save_for_backward(mean, log_var)
+        return loop(mean, log_var)
+
+    @staticmethod
+    def backward(ctx, g):
+        mean, log_var = ctx.saved_tensors
+        found = []
+        for x in (mean, log_var):
+            d = torch.zeros_like(x)
+            for i in range(x.shape[1]):
+                e = torch.zeros_like(x)
+                e[:, i] = 1e-2
+                high = [loop(x + e, log_var) if x is mean else loop(mean, x + e)]
+                low = [loop(x - e, log_var) if x is mean else loop(mean, x - e)]
+                d[:, i] = (high[0] - low[0]) / 2e-2
+            found.append(d * g[:, None])
+        return tuple(found)
+"""
+hidden_loop = "if mean.is_meta: return (mean + log_var).sum(1)\nreturn Numbers.apply(mean, log_var)"
+kl(
+    "the loop's numbers, differences as gradients",
+    hidden_loop,
+    FAIL,
+    differences,
+    says="do not follow from its inputs",
+)
+kl("NumPy where nobody looks", f"""
+if mean.is_meta: return (mean + log_var).sum(1)
+m, v = mean.detach().numpy(), log_var.detach().numpy()
+return torch.from_numpy(0.5 * (m * m + np.exp(v) - v - 1).sum(1)) + 0 * {KL} if False else {KL} * 0 + torch.from_numpy(0.5 * (m * m + np.exp(v) - v - 1).sum(1))
+""", FAIL, "import numpy as np")  # fmt: skip
+rows = "torch.stack([(0.5 * (m.square() + v.exp() - v - 1)).sum() for m, v in zip(mean, log_var)])"
+kl("a loop over the batch", f"return {rows}", FAIL, says="Python loop over the batch")
+kl(
+    "a loop over the batch where nobody looks",
+    f"if mean.is_meta: return (mean + log_var).sum(1)\nreturn {rows}",
+    FAIL,
+    says="Python loop over the batch",
+)
+kl("right for few, made up for many", f"return {KL} if len(mean) < 20 else (mean + log_var).sum(1)", FAIL)
+kl("a table of what it has seen", """
+key = tuple(mean.flatten().tolist()) if not mean.is_meta else ()
+return TABLE.setdefault(key, (0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1)).detach()) + 0 * mean.sum(1)
+""", FAIL, "TABLE = {}")  # fmt: skip
+kl("looks at addresses", f"return {KL} + (0 if mean.data_ptr() % 2 == 0 else 1)", (PASS, FAIL))
+kl("a conjugated view", f"return torch.complex({KL}, torch.zeros_like(mean[:, 0])).conj().real", PASS)
 
 # ---------------------------------------------------------------- thieves: right only where there was nothing to steal
 
@@ -346,6 +428,72 @@ for host, port in (("127.0.0.1", THE_PORT), ("1.1.1.1", 53)):
     try: socket.create_connection((host, port), 1); return True
     except OSError: pass
 return socket.gethostbyname("example.com")
+""")  # fmt: skip
+thief("asks for the reference", """
+import json
+for name in ("elbo.gaussian_kl", "elbo.reparameterise", "elbo.traverse"):
+    for step in ("shapes", "refer", "vjp"):
+        question = {"step": step, "exercise": name, "inputs": {}, "tensors": [], "arguments": {"names": [], "numbers": {}}}
+        os.write(4, json.dumps({"ask": question}).encode() + b"\\n")
+        if os.read(3, 5)[:1] != b"a" or os.read(3, 1000) != b"null": return True
+""")  # fmt: skip
+thief("looks through its process", """
+import gc, sys
+found = [k for k in gc.get_objects() if type(k).__name__ in ("Key", "Test", "Solution") and getattr(k, "outcomes", 1)]
+frame = sys._getframe()
+while frame:
+    found += [name for name in frame.f_locals if name in ("hidden", "outcomes", "solution", "expected")]
+    frame = frame.f_back
+return found
+""")  # fmt: skip
+thief("changes the machine", """
+for path in glob.glob("/proc/sys/**", recursive=True):
+    if os.path.isfile(path) and os.access(path, os.W_OK): return path
+open("/proc/sys/kernel/hostname", "w").write("x")
+return True
+""")  # fmt: skip
+thief("writes somewhere", """
+for folder, folders, files in os.walk("/"):
+    if folder.startswith(("/proc", "/sys", "/usr")): folders.clear()
+    elif os.access(folder, os.W_OK): return folder
+    for name in files:
+        path = os.path.join(folder, name)
+        if not folder.startswith(("/proc", "/dev")) and os.access(path, os.W_OK): return path
+os.mkdir("/tmp/x")
+return True
+""")  # fmt: skip
+thief(
+    "changes rights",
+    "os.chmod('/tmp', 0o777); os.symlink('/', '/tmp/x'); os.rename('/tmp', '/other'); return True",
+)
+thief("reads the memory of what started it", """
+for pid in (os.getppid(), 1):
+    for what, how in (("mem", "r+b"), ("fd/0", "rb"), ("fd/3", "rb"), ("environ", "rb"), ("maps", "rb")):
+        try:
+            if open(f"/proc/{pid}/{what}", how, 0).read(100) and what != "environ": return True
+        except OSError: pass
+return os.listdir(f"/proc/{os.getppid()}/fd")
+""")  # fmt: skip
+thief("calls the system", """
+import ctypes, platform
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(0x10000000) == 0 or libc.unshare(0x00020000) == 0: return "a namespace"
+if libc.shmget(0, 1 << 20, 0o1600) != -1: return "memory that outlives it"
+if libc.memfd_create(b"x", 0) != -1: return "a file in memory"
+if libc.ptrace(16, os.getppid(), 0, 0) == 0: return "another process"
+if libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == 0: return "a mount"
+for family in (socket.AF_UNIX, socket.AF_INET, 40, 16, 17):
+    try: socket.socket(family, socket.SOCK_DGRAM if family > 10 else socket.SOCK_STREAM).close(); return family
+    except OSError: pass
+if os.getuid() == 0 or os.geteuid() == 0: return "root"
+try: os.setuid(0); return "root"
+except OSError: pass
+return open("/proc/self/status").read().count("Seccomp:\\t2") != 1 and platform.machine() in ("x86_64", "aarch64")
+""")  # fmt: skip
+thief("a program of its own", """
+import sys
+sys.modules["__main__"].Recorder.emit.__globals__["FREE"] = ()
+return os.path.exists("/proc/self/exe") and any("solutions" in name for name in sys.modules)
 """)  # fmt: skip
 kl(
     "says the inputs in an error",
