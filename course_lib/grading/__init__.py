@@ -1,23 +1,57 @@
 """Grading a class: `course grade`.
 
-    submission.py   what a student handed in, read without running it: notebooks, folders, zips → cells
-    supervisor.py   all submissions: one worker process each, in parallel or on a Dask cluster; resumes
-    worker.py       one submission: its answers by AST, and pytest with nbval on a notebook of check cells
-    judge.py        one exercise: the values that came back against the solution's → one row of the gradebook
-    sandbox.py      the kernel that the student's code runs in: bubblewrap, ipc sockets, limits
-    inside.py       what runs in that kernel: each check in a forked process; values out, never verdicts
-    wire.py         tensors as JSON
-    gradebook.py    gradebook.csv, results/, feedback/, record.json
+    submission.py   who handed in what (by names alone), and one student's files: notebooks, answers/*.py, zips
+    supervisor.py   all students: one forked worker each; what is graded is written down, an interrupted run goes on
+    worker.py       one student: files read, answers taken out by AST, pytest with nbval on one check cell an exercise
+    sandbox.py      bubblewrap, a filter of system calls, limits that are watched from outside
+    inside.py       what runs in there: a process that imports torch once and forks for every request
+    tracing.py      an answer as a program: its tensor operations, recorded on one input and run again on another
+    judge.py        one exercise: what came back against the solution's values → one row
+    wire.py         tensors and frames on a pipe
+    gradebook.py    records/, and what is rendered from them: gradebook.csv, results/, feedback/, junit/
     helpers.py      `course check` (a student's own) and `course solve`
 
-What is trusted. Values and gradients are compared here, in the grader's own process, with what the solution
-gives on inputs drawn from a secret seed; neither solution nor expected value enters the sandbox. Code that
-rewrites everything in its kernel can therefore report any values it likes, but the right ones only by computing
-them. Three things do come from the student's kernel as it tells them: whether an answer is ready for a GPU, its
-peak memory, and which exception it raised. A student who forges the first two wins the step from a right answer
-to a right and fast one, no more. What such a kernel says is shown in feedback only as far as it can be chosen
-from fixed sentences, so that hidden inputs cannot be printed there.
+Why a point means the formula, and why nothing gets out. Three processes, each trusted with less than the one before.
 
-A check sees the student's own earlier answers where it calls them: an answer that builds on a wrong one is wrong,
-and its row says which. Between checks nothing else is shared.
+1. The judge (worker.py, judge.py) has the solutions, the hidden inputs and the expected values. It parses bytes that
+   come out of the sandbox as JSON of bounded size, never as pickles or code, and compares numbers.
+2. The replay (inside.py, b"p") has the hidden inputs, and torch. No line of a student's Python ever runs in it: it is
+   forked afresh from a process that never ran any, and interprets a list of tensor operations of torch's own library.
+   If such a list could take over the process, it would win the hidden inputs, in a place that it cannot leave.
+3. The check (inside.py, b"c") runs the student's Python, on decoys: inputs of the same shapes, drawn from another
+   seed. It has neither hidden inputs nor expected values, so there is nothing to steal in it. It sends values, from which
+   the sentences of feedback are made, and the program.
+
+A row passes where the values on the decoys are right, and the program gives the right values *and gradients* on the
+hidden inputs, at sizes that the seed chooses, too. Whoever rewrites everything in the check can send any program; to be
+right on inputs that it has not seen it must contain the formula. What an answer reads out of a tensor (.item(), .tolist(),
+NumPy) is a constant in its program, right on the decoys alone: so a plain loop over numbers, with differences for
+gradients, is worth nothing, whatever it does when it is watched. Loops over tensors show in the program's length, which
+is counted here and extrapolated from the two sizes to the full one. Random answers are drawn several times by replay,
+from other seeds; what must hold of the draws is judged in process 1.
+
+What process 3 is believed: whether the answer is ready for a GPU (CPU tensors mixed in), its peak memory at full size,
+and which exception it raised, as a code whose fields are made sure of. Who forges these wins the step from a right answer to
+a right and lean one, and no word of theirs reaches a page: sentences are made in process 1; a line is shown only
+if it stands in the student's own source.
+
+An answer that calls an exercise which is missing, or did not pass, is checked with a stand-in: random numbers of the
+right shapes, and a step in its program. Process 1 computes that step's values, and gradients, when the program is
+replayed, so no value of a solution is ever where a student's code runs. It serves only exercises that stand
+earlier in the course, and that the row is told to name.
+
+What the sandbox is. Namespaces for processes, network, IPC, mounts; without root, a user namespace in which no other can be
+made; as root, an unprivileged user with no capabilities. Nothing in it can be written to: no file, no directory, no
+bind of the host's disk, /proc/sys read-only; no memory file, no System V memory, no socket, no namespace, no other
+process's memory, by a filter of system calls (on x86-64 and arm64). The answers' files are not on the host's disk. Python,
+libraries and the course are read-only; solutions, keys, data, tests, and installed copies of them are covered.
+The watch is outside: the worker kills the sandbox at its deadline, and for processes, memory (shared memory too) and
+output, all of which it reads from the host. A check that ends the sandbox costs itself: the next starts a new one.
+Between checks nothing is kept, as the fork that ran one is gone with all that it started.
+
+A worker is a fork as well: whatever a student's file does to it, its student gets a remark, and the run goes on. It
+dies with the supervisor (PR_SET_PDEATHSIG), the sandbox dies with it, and no key is ever on disk.
+
+Not covered: flaws of the kernel and of bubblewrap; a machine without seccomp filters for its kind; --unsafe; and
+whoever writes the right operations without having understood them.
 """
