@@ -236,9 +236,14 @@ for fd in range(3, 128):
 os._exit(0)
 """
 kl("forges the message", forge, NO_POINT)
-for words, status in (('{"status": "passed"}', "tampered"), ("1", "tampered"), ("[" * 100_000, "tampered")):
-    body = f"import os\nfor fd in range(3, 128):\n    try: os.write(fd, b'{{\"found\": {words}}}\\n')\n    except OSError: pass\nos._exit(0)"
-    kl(f"passed, it says {words[:3]}", body, status)
+for name, words in (
+    ("passed, it says", '{"status": "passed"}'),
+    ("a number, it says", "1"),
+    ("deep, it says", ""),
+):
+    said = f"b'{{\"found\": {words}}}\\n'" if words else "b'{\"found\": ' + b'[' * 100_000 + b'\\n'"
+    body = f"import os\nfor fd in range(3, 128):\n    try: os.write(fd, {said})\n    except OSError: pass\nos._exit(0)"
+    kl(name, body, "tampered")
 emits = f"""
 from IPython.core.getipython import get_ipython
 from IPython.display import display
@@ -280,7 +285,7 @@ import mmap, os, time
 for _ in range(6):
     if os.fork() == 0:
         x = mmap.mmap(-1, 500_000_000)
-        x.write(bytes(500_000_000))
+        for _ in range(500): x.write(bytes(1_000_000))
         time.sleep(60)
 time.sleep(60)
 """, "out of memory")  # fmt: skip
