@@ -321,27 +321,28 @@ kl(
 numbers = "[sum(0.5 * (m * m + math.exp(v) - v - 1) for m, v in zip(a, b)) for a, b in zip(mean.tolist(), log_var.tolist())]"
 differences = f"""
 def loop(mean, log_var):
-    return torch.tensor({numbers})
+    mean, log_var = mean.double(), log_var.double()
+    return torch.tensor({numbers}, dtype=torch.float64)
 
 class Numbers(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mean, log_var):
         ctx.save_for_backward(mean, log_var)
-        return loop(mean, log_var)
+        return loop(mean, log_var).float()
 
     @staticmethod
     def backward(ctx, g):
-        mean, log_var = ctx.saved_tensors
+        mean, log_var = (x.double() for x in ctx.saved_tensors)
         found = []
         for x in (mean, log_var):
             d = torch.zeros_like(x)
             for i in range(x.shape[1]):
                 e = torch.zeros_like(x)
-                e[:, i] = 1e-2
+                e[:, i] = 1e-5
                 high = [loop(x + e, log_var) if x is mean else loop(mean, x + e)]
                 low = [loop(x - e, log_var) if x is mean else loop(mean, x - e)]
-                d[:, i] = (high[0] - low[0]) / 2e-2
-            found.append(d * g[:, None])
+                d[:, i] = (high[0] - low[0]) / 2e-5
+            found.append((d * g[:, None]).float())
         return tuple(found)
 """
 hidden_loop = "if mean.is_meta: return (mean + log_var).sum(1)\nreturn Numbers.apply(mean, log_var)"
@@ -458,8 +459,9 @@ open("/proc/sys/kernel/hostname", "w").write("x")
 return True
 """)  # fmt: skip
 thief("writes somewhere", """
+import sys
 for folder, folders, files in os.walk("/"):
-    if folder.startswith(("/proc", "/sys", "/usr")): folders.clear()
+    if folder.startswith(("/proc", "/sys", "/usr", sys.prefix, sys.base_prefix)): folders.clear()
     elif os.access(folder, os.W_OK): return folder
     for name in files:
         path = os.path.join(folder, name)
