@@ -13,6 +13,7 @@ import re
 import sys
 
 from course_lib.catalogue import declared, find
+from course_lib.cores import share_cores
 from course_lib.exercise import answers
 from course_lib.exercise.answers import MissingAnswer, defined_names, find_answers, in_force, plain_python
 from course_lib.exercise.check import TimeUp, inspect_answer, measure_speed, time_limit
@@ -166,4 +167,5 @@ def install(shell) -> None:
 
     shell.set_custom_exc((MissingAnswer, NameError), on_error)
     shell.events.register("pre_run_cell", before_cell)
+    shell.events.register("pre_run_cell", lambda info: share_cores())
     shell.events.register("post_run_cell", after_cell)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from course_lib.cores import share_cores
 from course_lib.models import mlp
 
 REFRESH = 1.0  # seconds between two looks at the loss: each makes the processor wait for the device
@@ -59,6 +60,7 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
     bar = tqdm(total=steps, desc=label, leave=False, mininterval=0.5, disable=hidden)
     with contextlib.suppress(KeyboardInterrupt), bar:
         for i in range(steps):
+            share_cores()
             values = _scalars(step(i))
             if i == 0:
                 history = {name: torch.empty(steps, device=value.device) for name, value in values.items()}

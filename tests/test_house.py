@@ -131,7 +131,7 @@ def test_nothing_in_a_public_sentence_comes_from_a_case_or_an_exception():
 # ---------------------------------------------------------------- imports point one way
 
 LAYERS = [  # each imports from those above it, and within its own; grading, release and cli stand beside the lessons
-    {"catalogue", "files"},
+    {"catalogue", "cores", "files"},
     {"exercise"},
     {"checkpoints", "datasets", "metrics", "models", "plots", "training", "widgets"},
     {"lessons"},
