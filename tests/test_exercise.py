@@ -33,10 +33,11 @@ from course_lib.exercise.answers import (
     load_answer,
     save_answer,
 )
-from course_lib.exercise.check import inspect_answer, measure_speed
+from course_lib.exercise.check import Answer, _check_device, inspect_answer, measure_speed
 from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise, run_with_gradients
 from course_lib.exercise.device import DeviceWatch, watch
+from course_lib.exercise.findings import Wrong
 from course_lib.exercise.progress import hint, progress, reveal, status
 from course_lib.exercise.report import Report, picture, show
 from course_lib.lessons import elbo
@@ -1369,3 +1370,30 @@ def test_no_empty_figure_stands_below_a_waiting_panel(shell):
     plt.close("all")
     run(shell, "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\nelbo.gaussian_kl(1, 2)")
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("torch.zeros(len(mean))", "returns a tensor that it made on the CPU"),
+        (
+            "torch.zeros(len(mean)).to(mean.device)",
+            "makes a tensor on the CPU.*In your code:.*kl = torch.zeros",
+        ),
+        (
+            "torch.from_numpy(__import__('numpy').zeros(len(mean)))",
+            "returns a tensor that it made on the CPU",
+        ),
+    ],
+)
+def test_a_result_made_wholly_on_the_cpu_is_found(made, said):
+    """Nothing of the input goes into it, so that no operation mixes devices."""
+    body = f"kl = {made}\nreturn kl"
+    ex = Exercise(elbo.gaussian_kl.function, "", gradients=False)
+    save_answer(elbo.gaussian_kl, kl_cell(body))
+    answer = Answer(ex, load_answer(elbo.gaussian_kl), str(answer_file(elbo.gaussian_kl)))
+    with pytest.raises(Wrong) as caught:
+        _check_device(answer, key.find_key(elbo.gaussian_kl))
+    report = Report(ex.id)
+    report.end(caught.value)
+    assert report.status == "not GPU-ready" and re.search(said, words(report), flags=re.DOTALL), words(report)

@@ -59,17 +59,10 @@ KNOWN_ACCEPTED: dict[str, list[str]] = {
     ],
     "what is made on the CPU and moved is not seen": [
         "mutual_information.shuffle_across_batch: drawn on the CPU, then moved",
-        "beta_vae.stratified_weights: made on the CPU, then moved",
-        "beta_vae.stratified_weights: made on the CPU and left there",
-        "beta_vae.stratified_weights: NumPy",
         "beta_vae.stratified_weights: a Python list of lists",
         "correlated_factors.sample_correlated: on the CPU, then moved",
         "correlated_factors.shuffle_within_groups: drawn on the CPU, then moved",
         "why_disentangle.intervene: an index copied from the host to the device",
-        "elbo.linear_gaussian_log_likelihood: an identity made on the CPU, then moved",
-        "ufdn.translate: codes made on the CPU, then moved",
-        "correlated_factors.correlated_joint: made on the CPU, then moved",
-        "correlated_factors.conditional_critic_loss: the classes made on the CPU, then moved",
     ],
     "no case has values far enough apart": [
         "mutual_information.mutual_information_from_logits: exp in float64, which overflows later",

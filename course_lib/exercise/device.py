@@ -31,6 +31,19 @@ _STALLS = {  # operations that make the host wait: the code of the finding
 }
 
 
+_DRAWS = (
+    "randperm",
+    "rand",
+    "randn",
+    "randint",
+    "random_",
+    "uniform_",
+    "normal_",
+    "exponential_",
+    "bernoulli",
+)
+
+
 class NotReady(Exception):
     """Ends a run on what a GPU would stall or crash on."""
 
@@ -46,12 +59,19 @@ class DeviceWatch(TorchDispatchMode):
         self.line: int | None = None
         self.count = self.alive = self.peak = 0
         self._seen: set[int] = set()
+        self._drew = False  # whether random numbers were drawn on the CPU, as a probe's generator for meta tensors does
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        name = func.overloadpacket.__name__
         if any(x.is_meta for x in tensors):
-            self._check(func.overloadpacket.__name__, args, kwargs, tensors)
+            self._check(name, args, kwargs, tensors)
+        elif name in _DRAWS:
+            self._drew = True
+        elif name == "_to_copy" and kwargs.get("device") is not None and not self._drew:
+            if torch.device(kwargs["device"]).type == "meta" and args[0].ndim > 0:
+                self.fail("made on the CPU")
         result = func(*args, **kwargs)
         for x in tree_leaves(result):
             if isinstance(x, Tensor) and x.is_meta:
@@ -112,9 +132,16 @@ def watch(ex: Exercise, implementation: Callable, inputs: dict, file: str | None
     for x in inputs.values():  # inputs exist anyway: they do not count
         if isinstance(x, Tensor):
             mode._seen.add(x.untyped_storage()._cdata)
+
+    def watched(*args, **kwargs):
+        result = implementation(*args, **kwargs)
+        if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in tree_leaves(result)):
+            mode.fail("result on the CPU")
+        return result
+
     try:
         with mode:
-            (run_with_gradients if ex.gradients else run)(ex, implementation, inputs)
+            (run_with_gradients if ex.gradients else run)(ex, watched, inputs)
     except Exception as error:
         if mode.problem is None and isinstance(error, TypeError) and "numpy" in str(error):
             mode.problem = Finding("NumPy")

@@ -176,6 +176,16 @@ KINDS = {
         "Your answer mixes a CPU tensor into a GPU operation: a GPU crashes or stalls there. Make new tensors on the "
         "input's device: device=x.device, torch.zeros_like(x), x.new_zeros(…).",
     ),
+    "result on the CPU": Kind(
+        "not GPU-ready",
+        "Your answer returns a tensor that it made on the CPU, whatever device its input is on. Make new tensors on the "
+        "input's device: device=x.device, torch.zeros_like(x), x.new_zeros(…).",
+    ),
+    "made on the CPU": Kind(
+        "not GPU-ready",
+        "Your answer makes a tensor on the CPU, from NumPy or a Python list perhaps, and copies it to the input's device: a GPU "
+        "waits for it. Make it there: device=x.device, torch.zeros_like(x), x.new_zeros(…).",
+    ),
     "many operations": Kind(
         "not GPU-ready",
         "Your answer launches more than {operations:,} operations, one after the other: is there a Python loop over "
