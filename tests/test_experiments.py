@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import random
 import re
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from course_lib import training
 from course_lib.datasets.sprites import Sprites
+from course_lib.exercise import MissingAnswer, answers, needs
 from course_lib.experiments import (
     adda,
     beta_vae,
@@ -22,6 +25,7 @@ from course_lib.experiments import (
     ufdn,
     why_disentangle,
 )
+from course_lib.lessons import elbo as elbo_lesson
 from course_lib.models import VAE
 from course_lib.training import fit_classifier, seeded
 from tests.helpers import generator
@@ -169,3 +173,67 @@ def numbers(result) -> list[float]:
     if isinstance(result, tuple | list):
         return [number for part in result for number in numbers(part)]
     return numbers(list(vars(result).values()))
+
+
+# ------------------------------------------------------------------ all answers are asked for before the first step
+
+
+def evaluated_vae():
+    """As the training cell of notebook 03."""
+    needs(*beta_vae.EVALUATION)
+    sprites = Sprites(32, only={"shape": 1, "orientation": 0, "scale": [0, 5], "x": [0, 16], "y": [0, 31]})
+    pictures = torch.cat([x for x, _ in sprites.batches(8)])
+    with seeded(0):
+        network = VAE(3, 32)
+    elbo.train_vae(network, lambda n, g: pictures[:n], 1, batch=4, generator=generator())
+    factors = sprites.grid.factors(torch.arange(len(sprites)))
+    beta_vae.evaluate(network, pictures, factors, generator())
+
+
+def probed_subspaces():
+    with seeded(0):
+        model = mutual_information.TwoSubspaces()
+    mutual_information.probe_subspaces(model, n=64)
+
+
+SEVERAL_STAGES = {
+    "01 probe_subspaces": probed_subspaces,
+    "03 train, then evaluate": evaluated_vae,
+    "05 compare": lambda: adda.compare(pair(), 0),
+    "06 generalise": lambda: ufdn.generalise(domains()[:2], domains()[2], 0, steps=1),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL_STAGES)
+def test_what_trains_in_several_stages_asks_for_all_its_answers_first(name, monkeypatch):
+    in_force, fit, called, steps = answers.in_force, training.fit, set(), []
+    missing = None
+
+    def asked(ex):
+        if ex is missing:
+            raise MissingAnswer(ex)
+        if sys._getframe(2).f_globals["__name__"].startswith("course_lib.experiments"):
+            called.add(ex)
+        return in_force(ex)
+
+    def one_step(step, _, *args, **kwargs):
+        steps.append(1)
+        return fit(step, 1, *args, **kwargs)
+
+    monkeypatch.setattr(answers, "in_force", asked)
+    for module in (training, mutual_information, elbo, adda, ufdn):
+        monkeypatch.setattr(module, "fit", one_step)
+    SEVERAL_STAGES[name]()
+    assert called and steps
+    for missing in set(called):
+        steps.clear()
+        with pytest.raises(MissingAnswer):
+            SEVERAL_STAGES[name]()
+        assert len(steps) <= (missing in FIRST_STAGE), missing
+
+
+FIRST_STAGE = {
+    elbo_lesson.elbo,
+    elbo_lesson.reparameterise,
+    elbo_lesson.gaussian_kl,
+}  # asked by the first step

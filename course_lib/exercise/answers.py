@@ -312,3 +312,9 @@ def in_force(ex: Hole) -> Callable:
     if solution is None:
         raise MissingAnswer(ex)
     return solution.function
+
+
+def needs(*exercises: Hole) -> None:
+    """Raise MissingAnswer for the first exercise without an answer: asked before a long training, not after it."""
+    for ex in exercises:
+        in_force(ex)

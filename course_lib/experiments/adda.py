@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.datasets.digits import digits
+from course_lib.exercise import needs
 from course_lib.lessons.adda import (
     Players,
     adda_step,
@@ -208,10 +209,12 @@ ALIGNMENTS = {"CORAL": coral_alignment, "reversal": reversal_alignment}
 CORAL_WEIGHT = 100.0
 REVERSAL_WEIGHT = 0.1
 METHODS = ("source only", "CORAL", "reversal", "ADDA", "target-trained")
+NEEDS = {"CORAL": (coral_loss,), "reversal": (gradient_reverse,), "ADDA": (copy_encoder, adda_step)}
 
 
 def compare(pair: Pair, seed: int, methods: tuple[str, ...] = METHODS) -> dict[str, float]:
     """The accuracy of each method on the target's test images, from one seed. The same settings for every pair."""
+    needs(*(ex for method in methods for ex in NEEDS.get(method, ())))
 
     @functools.cache
     def source() -> tuple[nn.Module, nn.Module]:

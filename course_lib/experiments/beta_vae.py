@@ -144,6 +144,18 @@ def train_linear_vaes(
 # ------------------------------------------------------------------ built on the exercises: sprites
 
 
+EVALUATION = (  # what `evaluate` calls: needs(*EVALUATION) before a training that it follows
+    elbo.bernoulli_log_likelihood,
+    pairwise_log_density,
+    log_marginals_streaming,
+    kl_decomposition,
+    information.contingency_table,
+    information.discrete_mutual_information,
+    information.entropy,
+    mutual_information_gap,
+)
+
+
 @torch.no_grad()
 def evaluate(vae: VAE, images: Tensor, factors: Tensor, generator: torch.Generator) -> dict[str, float]:
     """Reconstruction loss, exact mutual information and total correlation in nats, and MIG, of a trained VAE.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.datasets.sprites import Sprites
+from course_lib.exercise import needs
 from course_lib.lessons.mutual_information import (
     critic_loss,
     independence_loss,
@@ -207,6 +208,7 @@ def train_probe(z: Tensor, a: Tensor, steps: int = 300, label: str = "probe") ->
 
 def probe_subspaces(model: TwoSubspaces, n: int = 4096) -> tuple[Tensor, Tensor]:
     """Accuracy[subspace, attribute] and leakage[subspace, attribute] in nats, (2, 2) each, on fresh ellipses."""
+    needs(leakage)
     accuracy, nats = torch.zeros(2, 2), torch.zeros(2, 2)
     (codes, a), (new_codes, new_a) = (codes_and_attributes(model, n, seed) for seed in (1, 2))
     for i in range(2):

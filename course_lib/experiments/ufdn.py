@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from course_lib import checkpoints
 from course_lib.datasets.digits import digits
+from course_lib.exercise import needs
 from course_lib.lessons import elbo
 from course_lib.lessons.ufdn import Players, attach_domain_code, gradient_penalty, ufdn_step
 from course_lib.training import descend, fit, fit_classifier, seeded
@@ -254,6 +255,7 @@ def generalise(seen: list[Labelled], unseen: Labelled, seed: int, steps: int = 3
 
     Fresh classifiers on pixels, on z of a model without a critic (pooled features), on z of a UFDN; all trained alike.
     """
+    needs(ufdn_step, attach_domain_code)
     y = torch.cat([labels for _, labels in seen])
     pixels = fit_classifier(
         torch.cat([x for x, _ in seen]), y, CLASSES, seed=seed, label=f"classifier of pixels, seed {seed}"
