@@ -204,7 +204,9 @@ def stale_keys(path: Path, contracts: dict[str, Exercise], fresh: dict[str, Key]
 
 
 def _same(ex: Exercise, a: Key, b: Key) -> bool:
-    if (a.hints, a.sentences, len(a.cases)) != (b.hints, b.sentences, len(b.cases)):
+    if any(getattr(a, x) != getattr(b, x) for x in ("hints", "sentences", "raises", "reasons")):
+        return False
+    if len(a.cases) != len(b.cases):
         return False
     groups = [(a.cases, b.cases), (a.outcomes, b.outcomes)]
     groups += [(a.mistakes[m], b.mistakes[m]) for m in b.mistakes]

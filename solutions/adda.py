@@ -5,7 +5,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise.solution import Case, randn, solution
+from course_lib.exercise.solution import Case, randn, small_numbers, solution
 from course_lib.lessons import adda as lesson
 
 # ------------------------------------------------------------------ proxy_a_distance
@@ -29,6 +29,10 @@ def _(g):
     yield Case(source_logits=torch.tensor([2.0, 0.2, -1.0, 3.0]), target_logits=torch.tensor([-2.0, -0.3]))
     yield Case(source_logits=1 + randn(g, 70), target_logits=randn(g, 30) - 0.5)
     yield Case(source_logits=randn(g, 50) - 1, target_logits=randn(g, 50) + 1)
+    yield Case(
+        source_logits=torch.tensor([0.0, 500.0, 1.0]), target_logits=torch.tensor([0.0, -500.0])
+    )  # 0 says target
+    yield Case(source_logits=torch.tensor([0.4]), target_logits=torch.tensor([-500.0]))
 
 
 proxy_a_distance.mistake(
@@ -83,12 +87,14 @@ def copy_encoder(encoder):
 def _(g):
     yield Case(x=randn(g, 3, 2), weight=randn(g, 2, 2), running_mean=randn(g, 2))
     yield Case(x=randn(g, 16, 5), weight=randn(g, 4, 5), running_mean=2 + randn(g, 4))
+    yield Case(x=randn(g, 2, 3), weight=randn(g, 1, 3), running_mean=torch.zeros(1))
 
 
 copy_encoder.mistake(
     "This is no copy but the same encoder under a second name: whatever the target encoder learns, the source encoder "
     "learns, too. copy.deepcopy makes an independent one.",
     same_encoder=("copy.deepcopy(encoder)", "encoder"),
+    encoder_returned=("copy.deepcopy(encoder).eval().requires_grad_(True)", "encoder"),
 )
 copy_encoder.mistake(
     "The copy is frozen, as the source is: deepcopy copies requires_grad as well, and the optimiser would have nothing "
@@ -118,6 +124,17 @@ copy_encoder.mistake(
     "You thawed and switched the source encoder before copying it. It must stay as it is: frozen. Change the copy only.",
     source_changed=("(encoder).eval().requires_grad_(True)", "(encoder.eval().requires_grad_(True))"),
 )
+copy_encoder.mistake(
+    "deepcopy copies everything, also what the target encoder must not have: the source is frozen and in training mode, and "
+    "so is the copy. Call .eval() and .requires_grad_(True) on it.",
+    plain_deepcopy=(".eval().requires_grad_(True)", ""),
+)
+copy_encoder.mistake(
+    "copy.copy copies the outer module alone. Its layers are the source's own, so what the target encoder learns, the source "
+    "encoder learns, too: copy.deepcopy copies all of it.",
+    shallow_copy=("copy.deepcopy", "copy.copy"),
+    shallow_copy_alone=("copy.deepcopy(encoder).eval().requires_grad_(True)", "copy.copy(encoder)"),
+)
 
 
 # ------------------------------------------------------------------ domain_critic_loss
@@ -146,6 +163,11 @@ def _(g):
     )
     yield Case(source_features=randn(g, 12, 3), target_features=randn(g, 7, 3), weight=randn(g, 3))
     yield Case(source_features=200 * randn(g, 6, 2), target_features=200 * randn(g, 6, 2), weight=randn(g, 2))
+    yield Case(
+        source_features=torch.tensor([[-500.0]]),
+        target_features=torch.tensor([[500.0]]),
+        weight=torch.ones(1),
+    )
 
 
 domain_critic_loss.mistake(
@@ -188,6 +210,25 @@ domain_critic_loss.mistake(
         ("F.softplus(target)", "-(1 - target.sigmoid()).log()"),
     ],
 )
+domain_critic_loss.mistake(
+    "The mean over each domain is missing: the loss is a scalar.",
+    no_mean=(
+        "F.softplus(-source).mean() + F.softplus(target).mean()",
+        "torch.cat([F.softplus(-source), F.softplus(target)])",
+    ),
+)
+domain_critic_loss.mistake(
+    "You summed over the batches. Take the mean over each domain: the loss must not grow with the batch.",
+    summed=[("(-source).mean", "(-source).sum"), ("(target).mean", "(target).sum")],
+)
+domain_critic_loss.mistake(
+    "A small number inside the logarithm, or a clamp (F.binary_cross_entropy has one), keeps the loss finite and makes it "
+    "wrong where the critic is sure; no gradient comes from there. Use F.softplus or the cross-entropy with logits.",
+    **small_numbers(
+        ("F.softplus(-source)", "-(source.sigmoid(){plus}).log(){cut}"),
+        ("F.softplus(target)", "-(1 - target.sigmoid(){plus}).log(){cut}"),
+    ),
+)
 
 
 # ------------------------------------------------------------------ inverted_label_loss
@@ -210,6 +251,7 @@ def _(g):
     yield Case(target_logits=torch.tensor([0.0, 2.0, -1.0]))
     yield Case(target_logits=3 * randn(g, 40))
     yield Case(target_logits=torch.tensor([200.0, -200.0, 1.0]))
+    yield Case(target_logits=torch.tensor([-500.0]))
 
 
 inverted_label_loss.mistake(
@@ -232,6 +274,15 @@ inverted_label_loss.mistake(
     "Right for moderate logits, but log(sigmoid(…)) is −∞ once the sigmoid rounds to 0. Use F.softplus or "
     "binary_cross_entropy_with_logits.",
     log_of_sigmoid=("F.softplus(-target_logits)", "-target_logits.sigmoid().log()"),
+)
+inverted_label_loss.mistake(
+    "The mean over the batch is missing: the loss is a scalar.", no_mean=(".mean()", "")
+)
+inverted_label_loss.mistake(
+    "A small number inside the logarithm, or a clamp (F.binary_cross_entropy has one), keeps the loss finite, but no "
+    "gradient comes from where the critic is sure, and there the encoder has most to learn. Use F.softplus or the "
+    "cross-entropy with logits.",
+    **small_numbers(("F.softplus(-target_logits)", "-(target_logits.sigmoid(){plus}).log(){cut}")),
 )
 
 
@@ -268,7 +319,7 @@ def adda_step(players, source_x, target_x):
 
 @adda_step.cases
 def _(g):
-    for batch, pixels, features, width in ((3, 3, 2, 2), (10, 6, 4, 5)):
+    for batch, pixels, features, width in ((3, 3, 2, 2), (10, 6, 4, 5), (1, 2, 1, 3)):
         yield Case(
             source_x=randn(g, batch, pixels),
             target_x=1 + randn(g, batch + 2, pixels),
@@ -323,6 +374,37 @@ adda_step.mistake(
     "encoder with its running ones: the critic sees the mode, not the domain. Leave the modes as they are.",
     target_in_training_mode=("target_encoder(target_x)", "target_encoder.train()(target_x)"),
 )
+adda_step.mistake(
+    "The target encoder does not move: its optimiser's step() belongs after its backward pass.",
+    encoder_not_stepped=("    encoder_optimiser.step()\n", ""),
+)
+adda_step.mistake(
+    "The target encoder does not move: no gradient reaches it. Its features must not be detached, nor computed under "
+    "no_grad (domain_critic_loss detaches them itself), and its loss needs a backward pass.",
+    target_detached=("target_encoder(target_x)", "target_encoder(target_x).detach()"),
+)
+adda_step.mistake(
+    "The critic never moves: its optimiser's step() belongs after its backward pass.",
+    critic_not_stepped=("    critic_optimiser.step()\n", ""),
+)
+adda_step.mistake(
+    "The critic descends the loss for inverted labels, the encoder's. Its own is domain_critic_loss.",
+    critic_inverted=(
+        "lesson.domain_critic_loss(critic, source, target)",
+        "lesson.domain_critic_loss(critic, target, source)",
+    ),
+)
+adda_step.mistake(
+    "The critic's mode was changed (eval or train). Leave the modes as they are.",
+    critic_switched=("    encoder_loss =", "    critic.eval()\n    encoder_loss ="),
+)
+adda_step.mistake(
+    "The report's entries are exchanged.",
+    entries_exchanged=[
+        ('"critic loss": critic_loss', '"critic loss": encoder_loss'),
+        ('"encoder loss": encoder_loss', '"encoder loss": critic_loss'),
+    ],
+)
 
 
 # ------------------------------------------------------------------ gradient_reverse
@@ -357,6 +439,7 @@ def _(g):
     yield Case(x=torch.tensor([1.0, -2.0, 3.0]), weight=0.5)
     yield Case(x=randn(g, 5, 4), weight=1.0)
     yield Case(x=randn(g, 3, 2, 2), weight=2.0)
+    yield Case(x=500 * randn(g, 1, 2), weight=0.0)
 
 
 gradient_reverse.mistake(
@@ -381,6 +464,22 @@ gradient_reverse.mistake(
 )
 
 
+@gradient_reverse.mistake(
+    "x itself is changed, by a hook or in place (mark_dirty): its gradient is then reversed wherever x is used, not only "
+    "behind this function. Return a new tensor."
+)
+def hook_on_x(x, weight):
+    if x.requires_grad:
+        x.register_hook(lambda gradient: -weight * gradient)
+    return x
+
+
+gradient_reverse.mistake(
+    "The gradient is changed in place (mul_, neg_, *=). Others may be given the same tensor: make a new one.",
+    gradient_in_place=("return -ctx.weight * gradient, None", "return gradient.mul_(-ctx.weight), None"),
+)
+
+
 # ------------------------------------------------------------------ coral_loss
 
 
@@ -389,7 +488,7 @@ gradient_reverse.mistake(
     hints=[
         "Centre the features first: subtract each domain's own mean over the batch.",
         "A covariance matrix is one matrix product, centred.T @ centred, (D, B) @ (B, D), divided by B − 1. (torch.cov does "
-        "it too, but looks at a value on the host, where a GPU stalls.)",
+        "it, too, with the variables in rows.)",
         "centred = x − x.mean(0); C = centred.T @ centred / (len(x) − 1), for each domain; then (C_s − "
         "C_t).square().sum() / (4 · D²).",
     ],
@@ -411,6 +510,7 @@ def _(g):
     )
     yield Case(source_features=3 + 2 * randn(g, 6, 3), target_features=randn(g, 9, 3) @ randn(g, 3, 3))
     yield Case(source_features=3 * randn(g, 5, 4), target_features=1 - randn(g, 8, 4))
+    yield Case(source_features=500 * randn(g, 2, 1), target_features=torch.zeros(3, 1))
 
 
 coral_loss.mistake(

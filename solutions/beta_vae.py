@@ -35,10 +35,10 @@ def beta_vae_loss(x, logits, mean, log_var, beta):
 @beta_vae_loss.cases
 def _(g):
     yield Case(
-        x=torch.tensor([[1.0, 0.0]]),
-        logits=torch.tensor([[1.0, -1.0]]),
-        mean=torch.tensor([[1.0, 2.0]]),
-        log_var=torch.zeros(1, 2),
+        x=torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+        logits=torch.tensor([[1.0, -1.0], [2.0, 0.0]]),
+        mean=torch.tensor([[1.0, 2.0], [0.0, -1.0]]),
+        log_var=torch.tensor([[0.0, 0.0], [1.0, -1.0]]),
         beta=4.0,
     )
     yield Case(
@@ -47,6 +47,12 @@ def _(g):
         mean=randn(g, 6, 3),
         log_var=randn(g, 6, 3),
         beta=0.5,
+    )
+    yield Case(
+        x=rand(g, 1, 4), logits=200 * randn(g, 1, 4), mean=randn(g, 1, 2), log_var=randn(g, 1, 2), beta=1.0
+    )
+    yield Case(
+        x=rand(g, 3, 4), logits=randn(g, 3, 4), mean=randn(g, 3, 2), log_var=torch.zeros(3, 2), beta=0.0
     )
 
 
@@ -79,6 +85,14 @@ beta_vae_loss.mistake(
     "You added β KL to −ELBO, which holds the KL once already: yours weighs it by 1 + β.",
     kl_counted_once_more=("beta * ", "(1 + beta) * "),
 )
+beta_vae_loss.mistake(
+    "You weighed the KL by β − 1. That would be right on top of −ELBO, which holds the KL once; here the KL enters with β.",
+    beta_minus_one=("beta * ", "(beta - 1) * "),
+)
+beta_vae_loss.mistake(
+    "Without the mean over the batch this is one loss for each image: return a scalar.",
+    per_image=(".mean()", ""),
+)
 
 
 # ------------------------------------------------------------------ active_dimensions
@@ -106,6 +120,11 @@ def _(g):
         beta=torch.tensor([1.0, 8.0, 30.0]),
     )
     yield Case(eigenvalues=rand(g, 7) + 0.05, noise_variance=torch.tensor(0.3), beta=3 * rand(g, 5) + 0.1)
+    yield Case(  # one eigenvalue at the water level, one of 0, one of both sides far away
+        eigenvalues=torch.tensor([0.5, 0.0, 500.0, 1e-6]),
+        noise_variance=torch.tensor(0.25),
+        beta=torch.tensor([2.0]),
+    )
 
 
 active_dimensions.mistake(
@@ -143,6 +162,22 @@ active_dimensions.mistake(
     "Your rates are in bits. The course counts in nats: take the natural logarithm.",
     in_bits=(".log()", ".log2()"),
 )
+active_dimensions.mistake(
+    "The rates are right. The distortion of a dead dimension is its own variance λ, not the water level above it: "
+    "torch.minimum(eigenvalues, level).",
+    distortion_unclamped=("torch.minimum(eigenvalues, level)", "level.expand(-1, len(eigenvalues))"),
+)
+active_dimensions.mistake(
+    "The distortions are right. A dimension under water has a rate of 0 nats, not a negative one.",
+    rate_unclamped=(".clamp(min=0)", ""),
+)
+active_dimensions.mistake(
+    "The two outputs are exchanged: first the rate, then the distortion.",
+    outputs_swapped=(
+        "return rate, torch.minimum(eigenvalues, level)",
+        "return torch.minimum(eigenvalues, level), rate",
+    ),
+)
 
 
 # ------------------------------------------------------------------ pairwise_log_density
@@ -174,8 +209,15 @@ def _(g):
     )
     yield Case(z=randn(g, 5, 4), mean=randn(g, 7, 4), log_var=randn(g, 7, 4))
     yield Case(z=randn(g, 1, 1), mean=randn(g, 3, 1), log_var=randn(g, 3, 1) - 1)
-    yield Case(  # far from the origin: uncentred products lose a tenth of a nat and more
-        z=200 + randn(g, 6, 3), mean=200 + randn(g, 4, 3), log_var=randn(g, 4, 3) - 1
+    far = torch.tensor([200.0, -200.0, 200.0])
+    yield Case(z=far + randn(g, 6, 3), mean=far + randn(g, 4, 3), log_var=randn(g, 4, 3) - 1).alone(
+        "Right near 0 only: far from there the parts of the written-out square are large and cancel, and their difference "
+        "keeps few digits. Subtract the centre of the means, mean.mean(0), from z and mean first."
+    )
+    yield Case(
+        z=randn(g, 3, 2),
+        mean=torch.tensor([[-500.0, 0.0], [500.0, 0.0]]),
+        log_var=torch.tensor([[8.0, 0.0], [10.0, -3.0]]),
     )
 
 
@@ -248,6 +290,7 @@ def _(g):
     )
     yield Case(z=randn(g, 16, 4), mean=randn(g, 16, 4), log_var=randn(g, 16, 4) - 1, dataset_size=2000)
     yield Case(z=8 * randn(g, 3, 60), mean=randn(g, 3, 60), log_var=randn(g, 3, 60) + 3, dataset_size=5)
+    yield Case(z=randn(g, 4, 1), mean=torch.zeros(4, 1), log_var=torch.zeros(4, 1), dataset_size=4)
 
 
 log_aggregate_posterior.mistake(
@@ -298,6 +341,21 @@ log_aggregate_posterior.mistake(
     "You treated log_var as log σ. It is the logarithm of the variance, here as everywhere in the course.",
     log_sigma=[("(-log_var)", "(-2 * log_var)"), ("+ log_var", "+ 2 * log_var")],
 )
+log_aggregate_posterior.mistake(
+    "These are the stratified weights (MSS). Here every posterior weighs the same, 1/(N M): subtract log(N M) once.",
+    stratified=[
+        ("-math.log(dataset_size * len(z))", "lesson.stratified_weights(z, dataset_size)"),
+        ("(log_density.sum(2), 1) + log_weight", "(log_density.sum(2) + log_weight, 1)"),
+        ("(log_density, 1) + log_weight", "(log_density + log_weight[:, :, None], 1)"),
+    ],
+)
+log_aggregate_posterior.mistake(
+    "The two outputs are exchanged: first the joint (M,), then the marginals (M, D).",
+    outputs_swapped=[
+        ("log_sum_exp(log_density.sum(2), 1) + log_weight, ", ""),
+        ("1) + log_weight", "1) + log_weight, log_sum_exp(log_density.sum(2), 1) + log_weight"),
+    ],
+)
 
 
 # ------------------------------------------------------------------ stratified_weights
@@ -309,8 +367,8 @@ log_aggregate_posterior.mistake(
         "Make a square matrix of 1/M on the device of z; then the diagonal; then its right-hand neighbours.",
         "M is len(z) − 1. `.fill_diagonal_(value)` sets the diagonal; `.roll(1, dims=1)` moves an identity one column to "
         "the right, around the edge.",
-        "own = torch.eye(B), neighbour = own.roll(1, dims=1): own / N + neighbour * (N − M)/(N M) + (1 − own − neighbour) "
-        "/ M, and the logarithm at the end.",
+        "own = torch.eye(M + 1, dtype=z.dtype, device=z.device), neighbour = own.roll(1, dims=1): own / N + neighbour * "
+        "(N − M)/(N M) + (1 − own − neighbour) / M, and the logarithm at the end.",
     ],
 )
 def stratified_weights(z, dataset_size):
@@ -328,6 +386,9 @@ def _(g):
     yield Case(z=randn(g, 3, 1), dataset_size=5)
     size = int(torch.randint(1000, 3000, (), generator=g))  # the weights depend on nothing else that is drawn
     yield Case(z=randn(g, 16, 4), dataset_size=size)
+    yield Case(z=torch.zeros(4, 1), dataset_size=4)
+    yield Case(z=torch.zeros(3, 1), dataset_size=50_000_000)
+    yield Case(z=randn(g, 5, 2).double(), dataset_size=12)
 
 
 @stratified_weights.mistake(
@@ -375,6 +436,11 @@ stratified_weights.mistake(
     "so that results can be compared.",
     neighbour_on_the_left=("roll(1,", "roll(-1,"),
 )
+stratified_weights.mistake(
+    "The last row has no heavier neighbour: its j = i + 1 would lie outside. It is j = 0 there; else that row sums to less "
+    "than 1.",
+    last_row_forgotten=("dims=1)", "dims=1).triu()"),
+)
 
 
 # ------------------------------------------------------------------ kl_decomposition
@@ -408,6 +474,12 @@ def _(g):
         log_conditional=2 * randn(g, 9) - 2,
         log_joint=2 * randn(g, 9) - 5,
         log_marginals=randn(g, 9, 3) - 2,
+    )
+    yield Case(
+        z=20 * randn(g, 1, 2),
+        log_conditional=torch.tensor([5.0]),
+        log_joint=torch.tensor([-500.0]),
+        log_marginals=torch.tensor([[-200.0, 0.0]]),
     )
 
 
@@ -448,6 +520,22 @@ kl_decomposition.mistake(
     "Your total correlation starts from q(z|x). Given x the latents are independent by construction; what is "
     "correlated is the aggregate q(z), log_joint.",
     tc_of_conditional=("log_joint - log_marginals", "log_conditional - log_marginals"),
+)
+kl_decomposition.mistake(
+    "The outputs are in another order: mutual information, total correlation, dimension-wise KL.",
+    tc_first=(
+        "return mutual_information, total_correlation,",
+        "return total_correlation, mutual_information,",
+    ),
+    tc_last=("total_correlation, dimension_wise_kl", "dimension_wise_kl, total_correlation"),
+)
+kl_decomposition.mistake(
+    "Each term is a mean over the samples, a scalar: yours is one number for each sample.",
+    per_sample=[
+        ("log_joint).mean()", "log_joint)"),
+        ("sum(1)).mean()", "sum(1))"),
+        (".sum(1).mean()", ".sum(1)"),
+    ],
 )
 
 
@@ -515,6 +603,12 @@ def _(g):
     )
     yield Case(z=randn(g, 5, 3), mean=randn(g, 11, 3), log_var=randn(g, 11, 3) - 1, block=4)
     yield Case(z=randn(g, 4, 2) + 40, mean=randn(g, 6, 2), log_var=randn(g, 6, 2) / 4, block=3)
+    yield Case(z=randn(g, 1, 1), mean=randn(g, 5, 1), log_var=randn(g, 5, 1), block=1)
+    far = torch.tensor([200.0, -200.0])
+    yield Case(z=far + randn(g, 3, 2), mean=far + randn(g, 4, 2), log_var=randn(g, 4, 2), block=2).alone(
+        "Right near 0 only: far from there the parts of a written-out square cancel. Subtract the centre of the means first."
+    )
+    yield Case(z=randn(g, 2, 3), mean=torch.zeros(4, 3), log_var=torch.zeros(4, 3), block=100)
 
 
 log_marginals_streaming.mistake(
@@ -611,6 +705,15 @@ def _(g):
         dataset_size=500,
         beta=4.0,
     )
+    yield Case(
+        x=rand(g, 1, 2),
+        logits=200 * randn(g, 1, 2),
+        mean=randn(g, 1, 2),
+        log_var=torch.zeros(1, 2),
+        z=5 * randn(g, 1, 2),
+        dataset_size=3,
+        beta=0.0,
+    )
 
 
 beta_tcvae_loss.mistake(
@@ -651,6 +754,10 @@ beta_tcvae_loss.mistake(
     "The total correlation is summed over the batch, the rest averaged: β then grows with the batch size.",
     tc_summed_over_batch=(".mean()", ".sum()"),
 )
+beta_tcvae_loss.mistake(
+    "The total correlation is one number for each sample in yours. Take its mean over the batch: the loss is a scalar.",
+    tc_per_sample=(".mean()", ""),
+)
 
 
 # ------------------------------------------------------------------ mutual_information_gap
@@ -676,6 +783,11 @@ def _(g):
     )
     yield Case(mutual_information=2 * rand(g, 10, 5), entropies=2 + rand(g, 5))
     yield Case(mutual_information=rand(g, 4, 4), entropies=1 + rand(g, 4))
+    yield Case(  # two best latents, a factor that no latent knows, three best latents
+        mutual_information=torch.tensor([[0.8, 0.0, 0.5], [0.8, 0.0, 0.5], [0.2, 0.0, 0.5]]),
+        entropies=torch.tensor([1.0, 0.7, 2.0]),
+    )
+    yield Case(mutual_information=torch.tensor([[0.1], [0.6]]), entropies=torch.tensor([0.7]))
 
 
 mutual_information_gap.mistake(
@@ -717,4 +829,24 @@ mutual_information_gap.mistake(
 mutual_information_gap.mistake(
     "The first and second latent are not the best and the second best: sort each column first.",
     unsorted=("mutual_information.topk(2, dim=0).values", "mutual_information[:2]"),
+)
+mutual_information_gap.mistake(
+    "You looked for the second best among the entries that are smaller than the best, and so passed over a latent that is "
+    "just as good. Two equal latents have a gap of 0: torch.topk or a sort keeps both.",
+    **{
+        f"ties_{name}": (
+            "first, second = mutual_information.topk(2, dim=0).values",
+            "first = mutual_information.amax(0)\n"
+            f"    second = mutual_information.masked_fill(mutual_information == first, {value}).amax(0)",
+        )
+        for name, value in (("set_to_0", 0), ("set_below_0", -1), ("taken_out", "-math.inf"))
+    },
+)
+mutual_information_gap.mistake(
+    "You summed over the factors. MIG is the mean of their gaps, from 0 to 1.",
+    summed=(".mean()", ".sum()"),
+)
+mutual_information_gap.mistake(
+    "You returned one gap for each factor. MIG is their mean, a scalar.",
+    per_factor=(".mean()", ""),
 )

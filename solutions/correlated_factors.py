@@ -34,6 +34,10 @@ def _(g):
     yield Case(sizes=[3, 3], pair=[0, 1], sigma=0.3 + 0.2 * rand(g, 1)[0])
     yield Case(sizes=[2, 4, 3], pair=[1, 2], sigma=0.15 + 0.1 * rand(g, 1)[0])
     yield Case(sizes=[5, 2, 8], pair=[2, 0], sigma=0.2 + 0.2 * rand(g, 1)[0])
+    yield Case(
+        sizes=[2, 2], pair=[1, 0], sigma=torch.tensor(0.04)
+    )  # weights of e^−312, which is 0 in float32
+    yield Case(sizes=[4, 3, 1, 2], pair=[0, 1], sigma=torch.tensor(5.0))
 
 
 correlated_joint.mistake(
@@ -96,6 +100,7 @@ def _(g):
     yield Case(joint=torch.tensor([[0.475, 0.025], [0.025, 0.475]]), n=400)
     yield Case(joint=torch.tensor([[0.6, 0.0, 0.1], [0.0, 0.1, 0.2]]), n=400)
     yield Case(joint=torch.full((2, 3, 4), 1 / 24), n=400)
+    yield Case(joint=torch.tensor([[0.0], [0.0], [0.3], [0.0], [0.7], [0.0]]), n=400)
 
 
 sample_correlated.mistake(
@@ -143,6 +148,10 @@ sample_correlated.mistake(
     "Two draws are the same. Do not seed `generator` again: take from it what comes next.",
     seeded_again=("generator=generator", "generator=torch.Generator(generator.device).manual_seed(0)"),
 )
+sample_correlated.mistake(
+    "The points come in order: one tells where the next is. n INDEPENDENT draws follow each other in no order.",
+    in_order=("shares[-1], right=True)", "shares[-1], right=True).sort().values"),
+)
 
 
 # ------------------------------------------------------------------ accuracy_bound
@@ -170,6 +179,9 @@ def _(g):
     yield Case(joint=table / table.sum((-2, -1), keepdim=True))
     table = rand(g, 2, 2, 4, 4) + 2 * torch.eye(4)
     yield Case(joint=table / table.sum((-2, -1), keepdim=True))
+    yield Case(
+        joint=torch.tensor([[[0.3, 0.0, 0.2], [0.0, 0.0, 0.0], [0.1, 0.0, 0.4]]])
+    )  # an empty row and column
 
 
 accuracy_bound.mistake(
@@ -196,6 +208,10 @@ accuracy_bound.mistake(
 accuracy_bound.mistake(
     "Only the diagonal is counted. Predictions may be right in every cell (i, j), also where a_1 and a_2 differ.",
     diagonal_only=(".sum((-2, -1))", ".diagonal(dim1=-2, dim2=-1).sum(-1)"),
+)
+accuracy_bound.mistake(
+    "This is the largest cell of each, added up in the wrong order: take the SMALLER of p and q in every cell.",
+    larger=("torch.minimum", "torch.maximum"),
 )
 
 
@@ -226,6 +242,9 @@ def _(g):
     yield Case(table=torch.tensor([[[4, 0], [1, 1]], [[1, 1], [2, 6]]]))
     yield Case(table=rand(g, 3, 4, 2, 3))
     yield Case(table=rand(g, 2, 3, 3, 4) * torch.tensor([1.0, 0.2, 0.0, 3.0]))
+    yield Case(
+        table=torch.tensor([[[[3, 0], [0, 1]], [[0, 0], [0, 0]], [[1, 2], [0, 2]]]])
+    )  # y is never 1 at a = 0
 
 
 @conditional_mutual_information.mistake(
@@ -268,6 +287,16 @@ conditional_mutual_information.mistake(
 )
 
 
+@conditional_mutual_information.mistake(
+    "Empty cells are right, but where a value never comes up within a group 0 / 0 gives NaN. Take the difference of "
+    "logarithms, or entropies."
+)
+def nan_in_empty_rows(table):
+    p = table / table.sum((-3, -2, -1), keepdim=True)
+    p_xa, p_ya, p_a = (p.sum(axes, keepdim=True) for axes in (-2, -3, (-3, -2)))
+    return torch.xlogy(p, p * p_a / (p_xa * p_ya)).sum((-3, -2, -1))
+
+
 # ------------------------------------------------------------------ gaussian_conditional_mutual_information
 
 
@@ -299,6 +328,8 @@ def _(g):
     yield Case(covariance=factor @ factor.mT + torch.eye(6), x=2, y=1)
     factor = randn(g, 2, 3, 5, 5)
     yield Case(covariance=factor @ factor.mT + torch.eye(5), x=1, y=3)
+    factor = randn(g, 1, 5, 5)
+    yield Case(covariance=factor @ factor.mT + torch.eye(5), x=1, y=1)
 
 
 gaussian_conditional_mutual_information.mistake(
@@ -322,6 +353,9 @@ gaussian_conditional_mutual_information.mistake(
         "log_det(s[..., :x, :x]) + log_det(s[..., x:, x:]) - log_det(s)",
         "log_det(covariance[..., :x, :x]) - log_det(s[..., :x, :x])",
     ),
+)
+gaussian_conditional_mutual_information.mistake(
+    "The sign is wrong: a mutual information is never negative.", negative=("0.5", "-0.5")
 )
 
 
@@ -349,15 +383,17 @@ def linear_optimum(correlation, noise):
     whitener = matrix(*((value + noise).rsqrt() for value in signal))
     scale = sum(value * (value + noise).rsqrt() for value in signal) / 2  # both entries of the diagonal
     own = 1 / (1 + noise)
-    conditional = matrix(own, own) + 0 * base  # of base's shape
+    conditional = matrix(own, own)
     return base, scale[..., None, None] * whitener, conditional
 
 
 @linear_optimum.cases
 def _(g):
+    yield Case(correlation=torch.tensor([0.8, -0.5]), noise=torch.tensor([0.1, 1.0]))
     yield Case(correlation=torch.tensor(0.8), noise=torch.tensor(0.1))
-    yield Case(correlation=torch.tensor([0.95, 0.95, 0.0, -0.5]), noise=torch.tensor([0.1, 1.0, 0.5, 0.3]))
-    yield Case(correlation=1.8 * rand(g, 3, 4) - 0.9, noise=0.1 + rand(g, 3, 4))
+    yield Case(correlation=torch.tensor([0.95, 0.95, 0.1, -0.5]), noise=torch.tensor([0.1, 1.0, 0.5, 0.3]))
+    yield Case(correlation=0.1 + 0.8 * rand(g, 3, 4), noise=0.1 + rand(g, 3, 4))
+    yield Case(correlation=torch.tensor([-0.99]), noise=torch.tensor([100.0]))
 
 
 linear_optimum.mistake(
@@ -376,7 +412,7 @@ linear_optimum.mistake(
 linear_optimum.mistake(
     "The third keeps Base's diagonal. Those numbers are right only together with the others; alone, ŝ_k = x_k / (1 + σ²) is "
     "best.",
-    bases_diagonal=("matrix(own, own) + 0 * base", "base * torch.eye(2, device=base.device)"),
+    bases_diagonal=("matrix(own, own)", "base * torch.eye(2, device=base.device)"),
 )
 linear_optimum.mistake(
     "The second whitens with Σ_s in place of Σ_x. It is the predictions, made of x, that must be uncorrelated.",
@@ -398,6 +434,17 @@ def cholesky(correlation, noise):
     first, second = 1 / v, (1 - correlation**2 / v) / rest
     entries = [first + zero, zero, -second * correlation / v, second + zero]
     return base, torch.stack(entries, dim=-1).unflatten(-1, (2, 2)), conditional
+
+
+linear_optimum.mistake(
+    "The matrices are in another order: no condition, I(ŝ_1; ŝ_2) = 0, I(ŝ_1; ŝ_2 | s_k) = 0.",
+    last_two_swapped=[
+        (
+            "return base, scale[..., None, None] * whitener, conditional",
+            "return base, conditional, scale[..., None, None] * whitener",
+        )
+    ],
+)
 
 
 # ------------------------------------------------------------------ shuffle_within_groups
@@ -427,6 +474,11 @@ def _(g):
     yield Case(z=places[:, None].repeat(1, 3), a=torch.arange(64) % 4)
     yield Case(z=places[:, None].repeat(1, 5), a=7 * torch.randint(5, (64,), generator=g) - 3)
     yield Case(z=places[:, None].repeat(1, 2), a=(torch.arange(64) > 9).long())
+    yield Case(z=places[:, None], a=torch.tensor([500, -500]).repeat(32).index_fill(0, torch.tensor([5]), 0))
+    yield Case(z=torch.zeros(1, 3), a=torch.tensor([2]))
+    yield Case(z=places[:, None].repeat(1, 3), a=2**40 + torch.arange(64) % 2).alone(
+        "Right where labels are small only: as float32 these are all the same number. Sort the labels as they are."
+    )
 
 
 shuffle_within_groups.mistake(
@@ -509,6 +561,14 @@ def _(g):
             a=(torch.arange(b) * 5 + 1) % classes,
             classes=classes,
         )
+    yield Case(  # a class that no example has, and a critic that is very sure
+        weight=torch.cat([torch.tensor([[500.0], [-500.0]]), torch.zeros(3, 1)]).repeat(1, 200),
+        own=torch.tensor([[1.0]]),
+        shuffled=torch.tensor([[-1.0]]),
+        rest=torch.tensor([[0.5]]),
+        a=torch.tensor([2]),
+        classes=3,
+    )
 
 
 conditional_critic_loss.mistake(

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise.solution import Case, rand, randn, solution
+from course_lib.exercise.solution import Case, rand, randn, small_numbers, solution
 from course_lib.lessons import elbo as lesson
 
 # ------------------------------------------------------------------ reparameterise
@@ -26,11 +26,13 @@ def reparameterise(mean, log_var, noise):
 @reparameterise.cases
 def _(g):
     yield Case(
-        mean=torch.tensor([[1.0, -2.0]]),
-        log_var=torch.tensor([[0.0, 1.3862944]]),
-        noise=torch.tensor([[0.5, -1.0]]),
+        mean=torch.tensor([[1.0, -2.0], [0.0, 3.0]]),
+        log_var=torch.tensor([[0.0, 1.3862944], [-1.3862944, 0.0]]),
+        noise=torch.tensor([[0.5, -1.0], [2.0, 0.0]]),
     )
     yield Case(mean=randn(g, 7, 4), log_var=2 * randn(g, 7, 4), noise=randn(g, 7, 4))
+    yield Case(mean=500 * randn(g, 1, 3), log_var=torch.tensor([[-20.0, 0.0, 10.0]]), noise=randn(g, 1, 3))
+    yield Case(mean=torch.zeros(3, 2), log_var=torch.zeros(3, 2), noise=randn(g, 3, 2))
 
 
 reparameterise.mistake(
@@ -80,6 +82,8 @@ def _(g):
     yield Case(mean=torch.tensor([[0.0, 1.0], [0.0, 0.0]]), log_var=torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
     yield Case(mean=randn(g, 64, 10), log_var=randn(g, 64, 10))
     yield Case(mean=randn(g, 1, 3), log_var=randn(g, 1, 3))
+    yield Case(mean=torch.tensor([[500.0], [0.0]]), log_var=torch.tensor([[0.0], [-30.0]]))
+    yield Case(mean=randn(g, 3, 2), log_var=torch.zeros(3, 2))
 
 
 gaussian_kl.mistake(
@@ -135,6 +139,7 @@ def _(g):
     yield Case(x=rand(g, 5, 1, 4, 4), logits=3 * randn(g, 5, 1, 4, 4))
     yield Case(x=(rand(g, 1, 3, 2, 2) > 0.5).float(), logits=randn(g, 1, 3, 2, 2))
     yield Case(x=torch.tensor([[1.0, 0.0, 1.0, 0.0]]), logits=torch.tensor([[200.0, -200.0, -200.0, 200.0]]))
+    yield Case(x=rand(g, 2, 3), logits=torch.tensor([[500.0, -500.0, 0.0], [-500.0, 0.0, 500.0]]))
 
 
 bernoulli_log_likelihood.mistake(
@@ -161,13 +166,19 @@ def log_of_sigmoid(x, logits):
 
 
 bernoulli_log_likelihood.mistake(
-    "Right for moderate logits, but binary_cross_entropy of probabilities cuts every logarithm off at −100, and no "
-    "gradient passes a pixel that was cut off. Use binary_cross_entropy_with_logits.",
-    clamped_probabilities=("_with_logits(logits,", "(logits.sigmoid(),"),
-)
-bernoulli_log_likelihood.mistake(
     "You summed over the batch too. Return one number per image: flatten(1), then sum over dim 1.",
     summed_over_everything=(".sum(1)", ".sum()"),
+)
+bernoulli_log_likelihood.mistake(
+    "A small number inside the logarithm, or a clamp (F.binary_cross_entropy cuts every logarithm off at −100), keeps the "
+    "result finite and makes it wrong: log p may be far below, and no gradient comes from there. Use the form with logits.",
+    clamped_probabilities=("_with_logits(logits,", "(logits.sigmoid(),"),
+    **small_numbers(
+        (
+            '-F.binary_cross_entropy_with_logits(logits, x, reduction="none")',
+            "(x * (logits.sigmoid(){plus}).log(){cut} + (1 - x) * (1 - logits.sigmoid(){plus}).log(){cut})",
+        )
+    ),
 )
 
 
@@ -188,14 +199,15 @@ def elbo(x, logits, mean, log_var):
 @elbo.cases
 def _(g):
     yield Case(
-        x=torch.tensor([[1.0, 0.0]]),
-        logits=torch.tensor([[1.0, -1.0]]),
-        mean=torch.tensor([[1.0]]),
-        log_var=torch.zeros(1, 1),
+        x=torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+        logits=torch.tensor([[1.0, -1.0], [2.0, 0.0]]),
+        mean=torch.tensor([[1.0], [-2.0]]),
+        log_var=torch.tensor([[0.0], [-1.0]]),
     )
     yield Case(
         x=rand(g, 6, 1, 4, 4), logits=randn(g, 6, 1, 4, 4), mean=randn(g, 6, 3), log_var=randn(g, 6, 3)
     )
+    yield Case(x=rand(g, 1, 5), logits=200 * randn(g, 1, 5), mean=10 * randn(g, 1, 2), log_var=randn(g, 1, 2))
 
 
 elbo.mistake(
@@ -217,6 +229,10 @@ elbo.mistake(
 elbo.mistake(
     "You returned one number per image. The ELBO of the batch is their mean, a scalar.",
     per_image=(".mean()", ""),
+)
+elbo.mistake(
+    "The KL enters as a mean over the latents: gaussian_kl is a sum, and the ELBO subtracts all of it.",
+    kl_mean_over_latents=("(mean, log_var))", "(mean, log_var) / mean.shape[1])"),
 )
 
 
@@ -241,6 +257,8 @@ def _(g):
     yield Case(log_weights=2 * randn(g, 50, 8))
     yield Case(log_weights=randn(g, 5, 4) - 500)
     yield Case(log_weights=randn(g, 1, 3))
+    yield Case(log_weights=randn(g, 4, 3) + torch.tensor([500.0, 0.0, -1000.0]))  # images that differ by far
+    yield Case(log_weights=torch.tensor([[-3.0], [-3.0]]))
 
 
 importance_weighted_bound.mistake(
@@ -268,6 +286,22 @@ importance_weighted_bound.mistake(
         ("len(log_weights)", "log_weights.numel()"),
     ],
 )
+importance_weighted_bound.mistake(
+    "You subtracted one maximum for all images. The weights of an image that lies far below it underflow to 0, and their "
+    "logarithm is −∞. Each image, a column, needs its own: log_weights.amax(0), or torch.logsumexp(…, 0).",
+    one_maximum_for_all=(
+        "log_weights.logsumexp(0)",
+        "(log_weights - log_weights.max()).exp().sum(0).log() + log_weights.max()",
+    ),
+)
+importance_weighted_bound.mistake(
+    "You returned one bound per image. L_K of the batch is their mean, a scalar.",
+    per_image=(".mean()", ""),
+)
+importance_weighted_bound.mistake(
+    "You summed over the images. Average, or the bound grows with the batch.",
+    summed=(".mean()", ".sum()"),
+)
 
 
 # ------------------------------------------------------------------ linear_gaussian_log_likelihood
@@ -283,9 +317,7 @@ importance_weighted_bound.mistake(
 )
 def linear_gaussian_log_likelihood(x, weight, bias, noise_variance):
     centred = x - bias  # (B, P)
-    covariance = weight @ weight.T + noise_variance * torch.eye(
-        len(bias), device=x.device, dtype=x.dtype
-    )  # (P, P)
+    covariance = weight @ weight.T + noise_variance * torch.eye(len(bias), device=x.device)  # (P, P)
     distance = (torch.linalg.solve_ex(covariance, centred.T).result * centred.T).sum(0)  # (B,)
     log_det = torch.linalg.slogdet(covariance).logabsdet
     return -0.5 * (distance + log_det + len(bias) * math.log(2 * math.pi))
@@ -305,6 +337,9 @@ def _(g):
         weight=0.1 * randn(g, 60, 2),
         bias=torch.zeros(60),
         noise_variance=torch.tensor(0.1),
+    )
+    yield Case(
+        x=20 * randn(g, 1, 3), weight=randn(g, 3, 3), bias=randn(g, 3), noise_variance=torch.tensor(2.0)
     )
 
 
@@ -331,6 +366,21 @@ linear_gaussian_log_likelihood.mistake(
     "Right for a few pixels, but the determinant of a large matrix underflows to 0 and its log to −∞. "
     "torch.linalg.slogdet gives the logarithm itself.",
     log_of_det=("slogdet(covariance).logabsdet", "det(covariance).log()"),
+)
+linear_gaussian_log_likelihood.mistake(
+    "You averaged over the batch. Return one log-likelihood for each row of x.",
+    averaged=("math.log(2 * math.pi))", "math.log(2 * math.pi)).mean()"),
+)
+linear_gaussian_log_likelihood.mistake(
+    "The factor −½ is missing.",
+    no_half=(
+        "-0.5 * (distance + log_det + len(bias) * math.log(2 * math.pi))",
+        "-(distance + log_det + len(bias) * math.log(2 * math.pi))",
+    ),
+)
+linear_gaussian_log_likelihood.mistake(
+    "log 2π is counted once, not once for each of the P entries of x.",
+    constant_once=("len(bias) * math", "math"),
 )
 
 
@@ -361,6 +411,7 @@ def _(g):
     )
     yield Case(weight=randn(g, 5, 6), z=randn(g, 5), latent=3, values=torch.linspace(-2, 2, 9))
     yield Case(weight=randn(g, 5, 6), z=randn(g, 5), latent=0, values=torch.tensor([1.5]))
+    yield Case(weight=randn(g, 3, 4), z=torch.zeros(3), latent=2, values=torch.tensor([0.0, 0.0, -500.0]))
 
 
 traverse.mistake(

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise.solution import Case, rand, randn, solution
+from course_lib.exercise.solution import Case, rand, randn, small_numbers, solution
 from course_lib.lessons import elbo
 from course_lib.lessons import factor_vae as lesson
 
@@ -30,6 +30,8 @@ def _(g):
     yield Case(z=torch.arange(24.0).view(12, 2), seed=1)
     yield Case(z=randn(g, 64, 5), seed=2)
     yield Case(z=randn(g, 257, 10), seed=3)
+    yield Case(z=500 * randn(g, 40, 1), seed=4)
+    yield Case(z=randn(g, 1, 3), seed=5)
 
 
 permute_dims.mistake(
@@ -61,6 +63,16 @@ permute_dims.mistake(
     "are given, as it is; it moves on with every draw.",
     seeded_inside=("generator=generator", "generator=torch.Generator(generator.device).manual_seed(0)"),
 )
+permute_dims.mistake(
+    "Each latent is only rolled down the batch, by the same number of rows at every call. What met in a row then meets in "
+    "another, again and again: the order must be random, drawn from `generator`.",
+    rolled=("z.gather(0, order)", "torch.stack([c.roll(j + 1) for j, c in enumerate(z.unbind(1))], dim=1)"),
+)
+permute_dims.mistake(
+    "The order does not come from `generator`, so a run with the same seed cannot be repeated. Pass it on: "
+    "generator=generator.",
+    global_randomness=("generator=generator, ", ""),
+)
 
 
 # ------------------------------------------------------------------ total_correlation_from_logits
@@ -82,6 +94,7 @@ def _(g):
     yield Case(logits=torch.tensor([1.0, -0.5, 2.0]))
     yield Case(logits=2 * randn(g, 64) - 0.5)
     yield Case(logits=200 * randn(g, 9))
+    yield Case(logits=torch.tensor([-500.0]))
 
 
 total_correlation_from_logits.mistake(
@@ -110,6 +123,19 @@ total_correlation_from_logits.mistake(
     "itself: nothing needs to be computed.",
     through_probabilities=("logits.mean", "(logits.sigmoid().log() - (1 - logits.sigmoid()).log()).mean"),
 )
+total_correlation_from_logits.mistake(
+    "The mean is missing: the total correlation is one number for the batch.", no_mean=(".mean()", "")
+)
+total_correlation_from_logits.mistake(
+    "A small number inside the logarithms keeps them finite and makes them wrong where the discriminator is sure. The "
+    "difference of the two logarithms is the logit itself: nothing needs to be computed.",
+    **small_numbers(
+        (
+            "logits.mean",
+            "((logits.sigmoid(){plus}).log(){cut} - (1 - logits.sigmoid(){plus}).log(){cut}).mean",
+        )
+    ),
+)
 
 
 # ------------------------------------------------------------------ discriminator_loss
@@ -132,6 +158,7 @@ def _(g):
     yield Case(joint_logits=torch.tensor([0.0, 2.0]), permuted_logits=torch.tensor([0.0, -1.0]))
     yield Case(joint_logits=randn(g, 32) + 1, permuted_logits=randn(g, 20) - 1)
     yield Case(joint_logits=200 * randn(g, 6), permuted_logits=200 * randn(g, 6))
+    yield Case(joint_logits=torch.tensor([-500.0]), permuted_logits=torch.tensor([500.0, 0.0, 500.0]))
 
 
 discriminator_loss.mistake(
@@ -174,6 +201,25 @@ discriminator_loss.mistake(
         ("(permuted_logits)", "(permuted_logits.sigmoid())"),
     ],
 )
+discriminator_loss.mistake(
+    "The mean over each half is missing: the loss is a scalar.",
+    no_mean=(
+        "F.softplus(-joint_logits).mean() + F.softplus(permuted_logits).mean()",
+        "torch.cat([F.softplus(-joint_logits), F.softplus(permuted_logits)])",
+    ),
+)
+discriminator_loss.mistake(
+    "You summed over the batch. Take the mean of each half, or the loss depends on the batch size.",
+    summed=[("joint_logits).mean", "joint_logits).sum"), ("permuted_logits).mean", "permuted_logits).sum")],
+)
+discriminator_loss.mistake(
+    "A small number inside the logarithm, or a clamp (F.binary_cross_entropy has one), keeps the loss finite and makes it "
+    "wrong where the discriminator is sure; no gradient comes from there. Use F.softplus or the cross-entropy with logits.",
+    **small_numbers(
+        ("F.softplus(-joint_logits)", "-(joint_logits.sigmoid(){plus}).log(){cut}"),
+        ("F.softplus(permuted_logits)", "-(1 - permuted_logits.sigmoid(){plus}).log(){cut}"),
+    ),
+)
 
 
 # ------------------------------------------------------------------ factor_vae_loss
@@ -193,11 +239,11 @@ def factor_vae_loss(x, logits, mean, log_var, z_logits, gamma):
 @factor_vae_loss.cases
 def _(g):
     yield Case(
-        x=torch.tensor([[1.0, 0.0]]),
-        logits=torch.tensor([[1.0, -1.0]]),
-        mean=torch.tensor([[1.0]]),
-        log_var=torch.zeros(1, 1),
-        z_logits=torch.tensor([0.5]),
+        x=torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+        logits=torch.tensor([[1.0, -1.0], [2.0, 0.0]]),
+        mean=torch.tensor([[1.0], [-2.0]]),
+        log_var=torch.tensor([[0.0], [-1.0]]),
+        z_logits=torch.tensor([0.5, -2.0]),
         gamma=10.0,
     )
     yield Case(
@@ -207,6 +253,14 @@ def _(g):
         log_var=randn(g, 6, 3),
         z_logits=randn(g, 6),
         gamma=6.4,
+    )
+    yield Case(
+        x=rand(g, 1, 4),
+        logits=200 * randn(g, 1, 4),
+        mean=randn(g, 1, 2),
+        log_var=torch.zeros(1, 2),
+        z_logits=torch.tensor([-500.0]),
+        gamma=0.0,
     )
 
 
@@ -234,6 +288,15 @@ factor_vae_loss.mistake(
     "the encoder, which is all that the term is there for.",
     logits_detached=("(z_logits)", "(z_logits.detach())"),
 )
+factor_vae_loss.mistake(
+    "You weighed the total correlation by γ − 1, as in the β-TCVAE, whose −ELBO holds it once already, exactly. Here it is an "
+    "extra term: γ TC.",
+    gamma_minus_one=("gamma * ", "(gamma - 1) * "),
+)
+factor_vae_loss.mistake(
+    "The total correlation is one number for each code in yours. Take its mean: the loss is a scalar.",
+    per_code=("lesson.total_correlation_from_logits(z_logits)", "z_logits"),
+)
 
 
 # ------------------------------------------------------------------ factor_vae_step
@@ -258,38 +321,45 @@ def factor_vae_step(players, x, noise, gamma, permute):
     vae_optimiser.zero_grad()
     loss.backward(inputs=list(vae.parameters()))  # not the discriminator's, which would only be thrown away
     vae_optimiser.step()
-    vae_optimiser.zero_grad()
 
     joint, other = z.detach().chunk(2)  # different images, so independent, like the paper's second batch
     critic_loss = lesson.discriminator_loss(discriminator(joint), discriminator(permute(other)))
     discriminator_optimiser.zero_grad()
     critic_loss.backward()
     discriminator_optimiser.step()
-    return {
-        "loss": loss.detach(),
-        "total correlation": lesson.total_correlation_from_logits(z_logits.detach()),
-        "discriminator loss": critic_loss.detach(),
+    report = {
+        "loss": loss,
+        "total correlation": lesson.total_correlation_from_logits(z_logits),
+        "discriminator loss": critic_loss,
     }
+    return {name: value.detach() for name, value in report.items()}
 
 
 @factor_vae_step.cases
 def _(g):
-    for batch, pixels, latents, width in ((4, 3, 2, 3), (12, 8, 3, 6)):
+    for batch, pixels, latents, width, gamma in ((4, 3, 2, 3, 4.0), (12, 8, 3, 6, 1.5)):
         yield Case(
             x=rand(g, batch, pixels),
             noise=randn(g, 2, batch, latents),
-            gamma=4.0,
+            gamma=gamma,
             encoder=randn(g, 2 * latents, pixels),
             decoder=randn(g, pixels, latents),
             discriminator=randn(g, width, latents),
         )
 
 
+_DISCRIMINATORS_TURN = """\
+    joint, other = z.detach().chunk(2)  # different images, so independent, like the paper's second batch
+    critic_loss = lesson.discriminator_loss(discriminator(joint), discriminator(permute(other)))
+    discriminator_optimiser.zero_grad()
+    critic_loss.backward()
+    discriminator_optimiser.step()
+"""
 factor_vae_step.mistake(
-    "z was not detached before the discriminator's update: its backward pass runs on into the encoder and fills the "
-    "encoder's .grad. Worse, in a deep encoder whose weights were just stepped it ends in “modified by an inplace "
-    "operation”. Give the discriminator z.detach().",
-    not_detached=[
+    "z was not detached before the discriminator's update: its backward pass runs on into the encoder, through a graph "
+    "that the VAE's backward pass has used up (retain_graph=True only hides that). Give the discriminator z.detach().",
+    not_detached=("z.detach().chunk(2)", "z.chunk(2)"),
+    not_detached_but_retained=[
         ("z.detach().chunk(2)", "z.chunk(2)"),
         ("vae.parameters()))", "vae.parameters()), retain_graph=True)"),
     ],
@@ -301,24 +371,38 @@ factor_vae_step.mistake(
     critic_not_cleared=[
         ("inputs=list(vae.parameters())", ""),
         ("    discriminator_optimiser.zero_grad()\n", ""),
+    ],
+    critic_cleared_at_another_time=[
+        ("inputs=list(vae.parameters())", ""),
+        ("    discriminator_optimiser.zero_grad()\n", ""),
         (
-            "    discriminator_optimiser.step()\n",
-            "    discriminator_optimiser.step()\n    discriminator_optimiser.zero_grad()\n",
+            "discriminator_optimiser.step()",
+            "discriminator_optimiser.step()\n    discriminator_optimiser.zero_grad()",
         ),
     ],
 )
 factor_vae_step.mistake(
-    "The VAE's gradients are never cleared: they add up from step to step. Call vae_optimiser.zero_grad().",
-    vae_not_cleared=[
-        ("    vae_optimiser.zero_grad()\n    loss", "    loss"),
-        ("    vae_optimiser.zero_grad()\n\n", "\n"),
-    ],
+    "The discriminator's gradients are never cleared: they add up from step to step. Call its optimiser's zero_grad(), too.",
+    critic_adds_up=("    discriminator_optimiser.zero_grad()\n", ""),
 )
 factor_vae_step.mistake(
-    "Both updates are right, but the VAE's gradients are still there while the discriminator is updated. Call "
-    "vae_optimiser.zero_grad() right after vae_optimiser.step() as well: then a gradient in the encoder can only be a leak, "
-    "and you would see it.",
-    vae_cleared_late=("    vae_optimiser.zero_grad()\n\n", "\n"),
+    "The VAE's gradients are never cleared: they add up from step to step. Call its optimiser's zero_grad().",
+    vae_not_cleared=("    vae_optimiser.zero_grad()\n", ""),
+)
+factor_vae_step.mistake(
+    "The VAE never moves: its optimiser's step() belongs after its backward pass.",
+    vae_not_stepped=("    vae_optimiser.step()\n", ""),
+)
+factor_vae_step.mistake(
+    "The discriminator never moves: its optimiser's step() belongs after its backward pass.",
+    discriminator_not_stepped=("    discriminator_optimiser.step()\n", ""),
+)
+factor_vae_step.mistake(
+    "The order is turned round: the VAE is updated first, against the discriminator as it is; then the discriminator.",
+    discriminator_first=[
+        (_DISCRIMINATORS_TURN, ""),
+        ("    z_logits =", _DISCRIMINATORS_TURN + "    z_logits ="),
+    ],
 )
 factor_vae_step.mistake(
     "The discriminator was shown the means. TC is defined for q(z), the distribution of the SAMPLES z = μ + σ ε: with "
@@ -339,8 +423,26 @@ factor_vae_step.mistake(
     whole_batch_for_both=("z.detach().chunk(2)", "z.detach(), z.detach()"),
 )
 factor_vae_step.mistake(
+    "The halves are exchanged: the first half of the codes stays as it is, the second is permuted.",
+    halves_exchanged=("joint, other = z", "other, joint = z"),
+)
+factor_vae_step.mistake(
     "Nothing was permuted: the discriminator compares codes with codes of the same kind and can only learn noise.",
     nothing_permuted=("permute(other)", "other"),
+)
+factor_vae_step.mistake(
+    "The discriminator saw codes that the updated VAE encoded anew. Both updates use the same codes z: encode once.",
+    encoded_anew=(
+        "    joint, other = z",
+        "    z = elbo.reparameterise(*vae.encode(x), noise)\n    joint, other = z",
+    ),
+)
+factor_vae_step.mistake(
+    'The report\'s entries are exchanged: "loss" is the VAE\'s, "discriminator loss" the discriminator\'s.',
+    entries_exchanged=[
+        ('"loss": loss', '"loss": critic_loss'),
+        ('"discriminator loss": critic_loss', '"discriminator loss": loss'),
+    ],
 )
 
 
@@ -392,6 +494,12 @@ def _(g):
         global_variance=torch.tensor([1.0, 4.0, 0.3, 1.0, 0.01, 0.0]),
     )
     yield Case(**_random_votes(g, 10, 4, [0.1, 0.1], 2), global_variance=torch.tensor([0.01, 0.0]))
+    yield Case(  # latent 1, just at the threshold, is alive, latent 4 is not; latents 0 and 3 stand for one factor
+        **_random_votes(g, 60, 20, [1.0, 0.7, 1.2, 2.0, 0.1], 3),
+        global_variance=torch.tensor([1.0, 0.5, 1.5, 4.0, 0.3]),
+        threshold=0.5,
+    )
+    yield Case(**_random_votes(g, 2, 2, [1.0], 1), global_variance=torch.tensor([500.0]))
 
 
 factor_vae_score.mistake(
@@ -401,6 +509,18 @@ factor_vae_score.mistake(
         ("torch.where(alive, codes.var(1) / global_variance, torch.inf)", "codes.var(1) / global_variance"),
         (" * alive.any()", ""),
     ],
+)
+factor_vae_score.mistake(
+    "The threshold is .05 in yours, whatever `threshold` says: use the argument.",
+    threshold_ignored=(">= threshold", ">= 0.05"),
+)
+factor_vae_score.mistake(
+    "A latent whose variance is just the threshold takes part: ≥, not >.",
+    strictly_above=(">= threshold", "> threshold"),
+)
+factor_vae_score.mistake(
+    "You compared the standard deviation with the threshold, which is one for the variance.",
+    deviation_at_the_threshold=("global_variance >= threshold", "global_variance.sqrt() >= threshold"),
 )
 factor_vae_score.mistake(
     "The variances were not divided by the global ones: the latent with the smallest scale wins, whatever it encodes.",
@@ -426,4 +546,11 @@ factor_vae_score.mistake(
 factor_vae_score.mistake(
     "With no latent left to vote, the score is 0. Yours counts votes for a latent that encodes nothing.",
     votes_without_latents=(" * alive.any()", ""),
+)
+factor_vae_score.mistake(
+    "Each factor has one latent in yours. Several latents may stand for one factor: every latent's majority counts.",
+    one_latent_for_each_factor=(
+        "table.view(-1, n_factors).amax(1).sum()",
+        "(F.one_hot(table.view(-1, n_factors).argmax(1), n_factors) * table.view(-1, n_factors)).amax(0).sum()",
+    ),
 )

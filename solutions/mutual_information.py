@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise.solution import Case, rand, randn, solution
+from course_lib.exercise.solution import Case, rand, randn, small_numbers, solution
 from course_lib.lessons import mutual_information as lesson
 
 # ------------------------------------------------------------------ entropy
@@ -28,6 +28,10 @@ def _(g):
     yield Case(p=torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
     yield Case(p=torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]))
     yield Case(p=rand(g, 4, 3, 5).softmax(-1))
+    yield Case(
+        p=(100 * randn(g, 6)).softmax(-1)
+    )  # one distribution, of a few probabilities and many that are nearly 0
+    yield Case(p=torch.full((1, 4), 0.25))
 
 
 entropy.mistake(
@@ -76,16 +80,17 @@ def _(g):
     yield Case(a=torch.tensor([0, 0, 1, 1, 1]), b=torch.tensor([0, 2, 1, 1, 0]), classes_a=2, classes_b=3)
     yield Case(
         a=torch.randint(5, (200,), generator=g),
-        b=torch.randint(3, (200,), generator=g),
-        classes_a=5,
-        classes_b=4,
-    )
+        b=torch.randint(5, (200,), generator=g) + 1,
+        classes_a=6,
+        classes_b=7,
+    )  # the last row, the first and the last column are empty
     yield Case(
         a=torch.randint(4, (90,), generator=g),
         b=torch.randint(4, (90,), generator=g),
         classes_a=4,
         classes_b=4,
     )
+    yield Case(a=torch.tensor([1]), b=torch.tensor([0]), classes_a=2, classes_b=2)
 
 
 @contingency_table.mistake(
@@ -107,16 +112,10 @@ contingency_table.mistake(
 )
 
 
-@contingency_table.mistake(
-    "The cells are numbered with the wrong stride. Stored row by row, row i begins at i · classes_b."
+contingency_table.mistake(
+    "The cells are numbered with the wrong stride. Stored row by row, row i begins at i · classes_b.",
+    wrong_stride=("a * classes_b +", "a * classes_a +"),
 )
-def wrong_stride(a, b, classes_a, classes_b):
-    cell = a * classes_a + b
-    counts = torch.zeros(classes_a * max(classes_a, classes_b), dtype=torch.int64, device=a.device)
-    counts.index_add_(0, cell, torch.ones_like(cell))
-    return counts[: classes_a * classes_b].view(classes_a, classes_b)
-
-
 contingency_table.mistake(
     "These are frequencies. Return the counts themselves, int64: they are exact, and the next function normalises.",
     frequencies=(".view(classes_a, classes_b)", ".view(classes_a, classes_b) / len(a)"),
@@ -148,6 +147,9 @@ def _(g):
     yield Case(table=torch.tensor([[4, 0, 0], [0, 2, 2]]))
     yield Case(table=rand(g, 3, 4, 5))
     yield Case(table=torch.tensor([[0.4, 0.1], [0.1, 0.4]]))
+    yield Case(
+        table=torch.tensor([[[3.0, 0.0, 5.0], [0.0, 0.0, 0.0], [2.0, 0.0, 1.0]]])
+    )  # an empty row and column
 
 
 discrete_mutual_information.mistake(
@@ -192,6 +194,16 @@ def reversed_kl(table):
     return (torch.xlogy(product, product) - torch.xlogy(product, joint)).sum((-2, -1))
 
 
+@discrete_mutual_information.mistake(
+    "Empty cells are right, but an empty row or column gives 0 / 0 = NaN: its product of marginals is 0, too. Take the "
+    "difference of logarithms, torch.xlogy(p, p) − torch.xlogy(p, p_i p_j), or entropies."
+)
+def nan_in_empty_rows(table):
+    joint = table / table.sum((-2, -1), keepdim=True)
+    product = joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)
+    return torch.xlogy(joint, joint / product).sum((-2, -1))
+
+
 # ------------------------------------------------------------------ gaussian_total_correlation
 
 
@@ -216,6 +228,8 @@ def _(g):
     yield Case(covariance=root @ root.mT / 12)
     root = randn(g, 30, 60)
     yield Case(covariance=1e-3 * root @ root.mT / 60)  # its determinant, about 1e-99, is 0 in float32
+    yield Case(covariance=torch.tensor([[[250000.0, 100.0], [100.0, 1.0]], [[2e-8, 5e-9], [5e-9, 1e-8]]]))
+    yield Case(covariance=torch.tensor([[[2.0, 0.0], [0.0, 0.5]]]))
 
 
 gaussian_total_correlation.mistake(
@@ -260,6 +274,8 @@ def _(g):
     rows = torch.arange(1.0, 65)
     yield Case(z=rows[:, None].repeat(1, 3))
     yield Case(z=rows.roll(7)[:, None].repeat(1, 10))
+    yield Case(z=500 * rows[:40, None])
+    yield Case(z=torch.ones(1, 4))
 
 
 @shuffle_across_batch.mistake(
@@ -279,6 +295,7 @@ shuffle_across_batch.mistake(
     "The order is the same at every call. It must be drawn anew from `generator` each time, or the critic learns the "
     "order by heart.",
     always_rolled=("z[torch.randperm(len(z), generator=generator, device=z.device)]", "z.roll(1, 0)"),
+    seeded_again=("generator=generator", "generator=torch.Generator(generator.device).manual_seed(0)"),
 )
 shuffle_across_batch.mistake(
     "The rows are where they were: nothing was shuffled.",
@@ -310,6 +327,8 @@ def _two_logits(g):
     yield Case(joint_logits=torch.tensor([1.0, 2.0]), shuffled_logits=torch.tensor([0.0, -1.0]))
     yield Case(joint_logits=2 * randn(g, 50), shuffled_logits=2 * randn(g, 50) - 1)
     yield Case(joint_logits=torch.tensor([200.0, -200.0]), shuffled_logits=torch.tensor([150.0, -250.0]))
+    yield Case(joint_logits=torch.tensor([-800.0, 1.0]), shuffled_logits=torch.tensor([800.0, 799.0]))
+    yield Case(joint_logits=torch.tensor([-500.0]), shuffled_logits=torch.tensor([500.0]))
 
 
 critic_loss.cases(_two_logits)
@@ -342,6 +361,22 @@ critic_loss.mistake(
         ("F.softplus(-joint_logits)", "-joint_logits.sigmoid().log()"),
         ("F.softplus(shuffled_logits)", "-(1 - shuffled_logits.sigmoid()).log()"),
     ],
+)
+critic_loss.mistake(
+    "Without the mean over the batch this is one loss for each pair: return a scalar.",
+    no_mean=[
+        ("(-joint_logits).mean()", "(-joint_logits)"),
+        ("(shuffled_logits).mean()", "(shuffled_logits)"),
+    ],
+)
+critic_loss.mistake(
+    "A small number inside the logarithm, or a clamp (F.binary_cross_entropy has one), keeps the loss finite and makes it "
+    "wrong where the critic is sure; no gradient comes from there. Use softplus, logsigmoid or the cross-entropy with "
+    "logits.",
+    **small_numbers(
+        ("F.softplus(-joint_logits)", "-(joint_logits.sigmoid(){plus}).log(){cut}"),
+        ("F.softplus(shuffled_logits)", "-(1 - shuffled_logits.sigmoid(){plus}).log(){cut}"),
+    ),
 )
 
 
@@ -395,6 +430,13 @@ mutual_information_from_logits.mistake(
     "The second number adds log E[exp T]. It is a normalisation of the critic, to be subtracted.",
     added=("ratio - (", "ratio + ("),
 )
+mutual_information_from_logits.mistake(
+    "The two numbers are exchanged: first the mean of the joint logits, then the bound.",
+    outputs_swapped=[
+        ("return ratio, ratio - (", "return ratio - ("),
+        ("math.log(len(shuffled_logits)))", "math.log(len(shuffled_logits))), ratio"),
+    ],
+)
 
 
 # ------------------------------------------------------------------ mmd2
@@ -426,6 +468,12 @@ def _(g):
     yield Case(x=torch.tensor([[0.0], [1.0]]), y=torch.tensor([[2.0], [3.0], [3.5]]), bandwidth=1.5)
     yield Case(x=randn(g, 30, 3), y=randn(g, 25, 3) + 0.5, bandwidth=1.5)
     yield Case(x=randn(g, 20, 8), y=randn(g, 20, 8), bandwidth=3.0)
+    yield Case(  # points that coincide, within a set and between the two
+        x=torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]),
+        y=torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
+        bandwidth=0.7,
+    )
+    yield Case(x=100 * randn(g, 4, 2), y=100 * randn(g, 3, 2), bandwidth=50.0)
 
 
 mmd2.mistake(
@@ -503,6 +551,21 @@ independence_loss.mistake(
 independence_loss.mistake(
     "The factor ½ is missing: the mean over both halves is asked for.", no_half=("0.5 * ", "")
 )
+independence_loss.mistake(
+    "Without the mean over the batch this is one loss for each pair: return a scalar.",
+    no_mean=[
+        ("(joint_logits).mean()", "(joint_logits)"),
+        ("(-shuffled_logits).mean()", "(-shuffled_logits)"),
+    ],
+)
+independence_loss.mistake(
+    "Right for moderate logits, but σ rounds to 0 or 1 for large ones and its log is −∞. Use softplus, logsigmoid or "
+    "the cross-entropy with logits.",
+    log_of_sigmoid=[
+        ("F.softplus(joint_logits)", "-(1 - joint_logits.sigmoid()).log()"),
+        ("F.softplus(-shuffled_logits)", "-shuffled_logits.sigmoid().log()"),
+    ],
+)
 
 
 # ------------------------------------------------------------------ leakage
@@ -530,6 +593,11 @@ def _(g):
     )
     yield Case(a=torch.randint(3, (100,), generator=g) // 2, logits=2 * randn(g, 100, 4))
     yield Case(a=torch.arange(40) % 5, logits=randn(g, 40, 5))
+    yield Case(a=torch.tensor([2]), logits=torch.tensor([[0.0, 1.0, 2.0]]))
+    yield Case(
+        a=torch.tensor([0, 2, 2]),
+        logits=torch.tensor([[500.0, 0.0, -500.0], [0.0, 0.0, 0.0], [0.0, -500.0, 500.0]]),
+    )
 
 
 leakage.mistake(
@@ -559,4 +627,8 @@ leakage.mistake(
     "You used probabilities where F.cross_entropy expects logits: the softmax is applied twice. Pass the logits as they "
     "are.",
     softmax_twice=("(logits, a)", "(logits.softmax(1), a)"),
+)
+leakage.mistake(
+    "The mean over the batch is missing in the cross-entropy: the result is one number, a scalar.",
+    no_mean=("(logits, a)", '(logits, a, reduction="none")'),
 )

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from course_lib.exercise.solution import Case, rand, randn, solution
+from course_lib.exercise.solution import Case, rand, randn, small_numbers, solution
 from course_lib.lessons import elbo
 from course_lib.lessons import ufdn as lesson
 
@@ -29,6 +29,8 @@ def _(g):
     yield Case(x=randn(g, 2, 3), code=torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     yield Case(x=randn(g, 2, 1, 2, 3), code=rand(g, 2, 3))
     yield Case(x=randn(g, 4, 3, 3, 3), code=rand(g, 4, 4))
+    yield Case(x=500 * randn(g, 1, 2, 1, 1), code=torch.tensor([[0.0, 0.25, 0.75]]))
+    yield Case(x=randn(g, 3, 1), code=torch.ones(3, 1))
 
 
 attach_domain_code.mistake(
@@ -84,7 +86,12 @@ def ufdn_vae_loss(x, x_hat, mean, log_var, kl_weight):
 
 @ufdn_vae_loss.cases
 def _(g):
-    for shape, d, weight in (((2, 1, 2, 2), 3, 0.5), ((4, 3, 2, 2), 5, 2.0), ((3, 6), 4, 0.1)):
+    for shape, d, weight in (
+        ((2, 1, 2, 2), 3, 0.5),
+        ((4, 3, 2, 2), 5, 2.0),
+        ((3, 6), 4, 0.1),
+        ((1, 3), 1, 0.0),
+    ):
         yield Case(
             x=rand(g, *shape),
             x_hat=rand(g, *shape),
@@ -122,6 +129,11 @@ ufdn_vae_loss.mistake(
     "There is a factor ½ before the squared error that the contract does not have.",
     half_the_error=("error + ", "0.5 * error + "),
 )
+ufdn_vae_loss.mistake(
+    "Without the mean over the batch this is one loss for each image: return a scalar.",
+    per_image=(".mean()", ""),
+)
+ufdn_vae_loss.mistake("kl_weight is not used: multiply the KL by it.", no_weight=("kl_weight * ", ""))
 
 
 # ------------------------------------------------------------------ confusion_loss
@@ -145,6 +157,8 @@ def _(g):
     yield Case(logits=3 * randn(g, 20, 4))
     yield Case(logits=randn(g, 6, 2))
     yield Case(logits=torch.tensor([[200.0, -200.0, 1.0], [0.0, 150.0, -3.0]]))
+    yield Case(logits=torch.tensor([[-500.0, 500.0]]))
+    yield Case(logits=torch.zeros(3, 5))
 
 
 confusion_loss.mistake(
@@ -183,6 +197,15 @@ confusion_loss.mistake(
     "Right for moderate logits, but the log of a softmax is −∞ once the softmax rounds to 0. Use F.log_softmax.",
     log_of_softmax=("F.log_softmax(logits, dim=1)", "logits.softmax(1).log()"),
 )
+confusion_loss.mistake(
+    "Without the mean over the batch this is one loss for each example: return a scalar.",
+    per_example=(".mean()", ".mean(1)"),
+)
+confusion_loss.mistake(
+    "A small number inside the logarithm, or a clamp, keeps the loss finite and makes it wrong where the critic is sure; no "
+    "gradient comes from there. Use F.log_softmax.",
+    **small_numbers(("F.log_softmax(logits, dim=1)", "(logits.softmax(1){plus}).log(){cut}")),
+)
 
 
 # ------------------------------------------------------------------ ufdn_step
@@ -193,9 +216,8 @@ confusion_loss.mistake(
     hints=[
         "Two complete updates. The critic's: it sees z.detach(), and its target is the true domain. The model's: the same "
         "z, not detached, the critic's new logits, and the uniform target.",
-        "F.cross_entropy takes one-hot targets as they are. Call zero_grad() on "
-        "BOTH optimisers before the critic's backward pass: the model must not keep gradients, and the critic must lose "
-        "those that the model's turn left in it.",
+        "F.cross_entropy takes one-hot targets as they are. Each optimiser's zero_grad() goes right before its own backward "
+        "pass: the critic must lose the gradients that the model's turn left in it.",
         "Model's turn: ufdn.ufdn_vae_loss of model.decode(z, code); add "
         "confusion_weight · ufdn.confusion_loss(critic(z)) and task_loss(z); backward and step.",
     ],
@@ -207,12 +229,12 @@ def ufdn_step(players, x, code, noise, task_loss, kl_weight, confusion_weight):
 
     critic_loss = F.cross_entropy(critic(z.detach()), code)
     critic_optimiser.zero_grad()
-    model_optimiser.zero_grad()
     critic_loss.backward()
     critic_optimiser.step()
 
     vae_loss = lesson.ufdn_vae_loss(x, model.decode(z, code), mean, log_var, kl_weight)
     confusion, task = lesson.confusion_loss(critic(z)), task_loss(z)
+    model_optimiser.zero_grad()
     (vae_loss + confusion_weight * confusion + task).backward()
     model_optimiser.step()
     report = {"critic loss": critic_loss, "VAE loss": vae_loss, "confusion": confusion, "task loss": task}
@@ -221,7 +243,8 @@ def ufdn_step(players, x, code, noise, task_loss, kl_weight, confusion_weight):
 
 @ufdn_step.cases
 def _(g):
-    for batch, pixels, d, k, width in ((3, 3, 2, 2, 2), (9, 5, 3, 3, 4)):
+    sizes = ((3, 3, 2, 2, 2, 0.3, 2.0), (9, 5, 3, 3, 4, 1.0, 0.5), (1, 2, 1, 2, 1, 0.0, 1.0))
+    for batch, pixels, d, k, width, kl_weight, confusion_weight in sizes:
         yield Case(
             x=rand(g, batch, pixels),
             code=torch.eye(k)[torch.arange(batch) % k],
@@ -229,17 +252,33 @@ def _(g):
             encoder=0.5 * randn(g, 2 * d, pixels),
             decoder=0.5 * randn(g, pixels, d + k),
             critic_weight=randn(g, width, d),
-            kl_weight=0.3,
-            confusion_weight=2.0,
+            kl_weight=kl_weight,
+            confusion_weight=confusion_weight,
         )
 
 
+_CRITICS_TURN = """\
+    critic_loss = F.cross_entropy(critic(z.detach()), code)
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+"""
 ufdn_step.mistake(
-    "The critic's loss reaches the encoder: z is not detached in the critic's turn, so the encoder also learns to show "
-    "the domain. Give the critic z.detach().",
-    z_not_detached=[
+    "The critic's loss reaches the encoder: z is not detached in the critic's turn, so its backward pass runs on into the "
+    "encoder, to show the domain, and uses up the graph that the model's turn needs. Give the critic z.detach().",
+    z_not_detached=("critic(z.detach())", "critic(z)"),
+    z_not_detached_but_retained=[
         ("critic(z.detach())", "critic(z)"),
         ("critic_loss.backward()", "critic_loss.backward(retain_graph=True)"),
+    ],
+    z_not_detached_and_kept=[
+        ("critic(z.detach())", "critic(z)"),
+        ("critic_loss.backward()", "critic_loss.backward(retain_graph=True)"),
+        ("    model_optimiser.zero_grad()\n", ""),
+        (
+            "    critic_optimiser.zero_grad()",
+            "    critic_optimiser.zero_grad()\n    model_optimiser.zero_grad()",
+        ),
     ],
 )
 ufdn_step.mistake(
@@ -248,8 +287,20 @@ ufdn_step.mistake(
     critic_not_cleared=("    critic_optimiser.zero_grad()\n", ""),
 )
 ufdn_step.mistake(
-    "The model's gradients add up from step to step. Clear the model's optimiser (zero_grad) before the critic's turn.",
+    "The model's gradients add up from step to step. Clear the model's optimiser (zero_grad) before its backward pass.",
     model_not_cleared=("    model_optimiser.zero_grad()\n", ""),
+)
+ufdn_step.mistake(
+    "The critic never moves: its optimiser's step() belongs after its backward pass.",
+    critic_not_stepped=("    critic_optimiser.step()\n", ""),
+)
+ufdn_step.mistake(
+    "The model never moves: its optimiser's step() belongs after its backward pass.",
+    model_not_stepped=("    model_optimiser.step()\n", ""),
+)
+ufdn_step.mistake(
+    "The order is turned round: the critic is updated first, and the model then plays against the updated critic.",
+    model_first=[(_CRITICS_TURN, ""), ("    report =", _CRITICS_TURN + "    report =")],
 )
 ufdn_step.mistake(
     "The model climbs the critic's own loss instead of descending the confusion loss. To be taken for a WRONG domain is "
@@ -261,8 +312,18 @@ ufdn_step.mistake(
     helps_the_critic=("lesson.confusion_loss(critic(z))", "F.cross_entropy(critic(z), code)"),
 )
 ufdn_step.mistake(
+    "No gradient of the confusion reaches the encoder: z is detached in the model's turn as well. Detach it for the critic "
+    "alone.",
+    detached_for_both=("confusion_loss(critic(z))", "confusion_loss(critic(z.detach()))"),
+)
+ufdn_step.mistake(
     "confusion_weight is not used: multiply the confusion loss by it.", no_weight=("confusion_weight * ", "")
 )
+ufdn_step.mistake(
+    'The report has the losses before their weights: "confusion" is the confusion loss itself.',
+    report_weighted=('"confusion": confusion', '"confusion": confusion_weight * confusion'),
+)
+ufdn_step.mistake("The task loss is not in the model's loss: add task_loss(z).", no_task=(" + task)", ")"))
 ufdn_step.mistake(
     "The critic is stepped a second time, on the gradients of the model's loss: it learns to be confused. Each optimiser "
     "steps once, after its own backward pass.",
@@ -297,7 +358,7 @@ def translate(encode, decode, x, domains):
 
 @translate.cases
 def _(g):
-    for b, shape, d, k in ((2, (1, 2, 2), 2, 2), (4, (1, 2, 3), 3, 3)):
+    for b, shape, d, k in ((2, (1, 2, 2), 2, 2), (4, (1, 2, 3), 3, 3), (1, (2, 2, 1), 3, 4)):
         pixels = shape[0] * shape[1] * shape[2]
         yield Case(
             x=rand(g, b, *shape),
@@ -377,6 +438,14 @@ def _(g):
         alphas=rand(g, 5),
         decoder=randn(g, 4, 3),
         code_weight=randn(g, 3, 3),
+    )
+    yield Case(  # 0 and 1 are exactly the ends, also where the codes are of very different size
+        z=randn(g, 1, 2),
+        start=torch.tensor([3e7, 1.0]),
+        end=torch.tensor([1.0, 0.0]),
+        alphas=torch.tensor([1.0]),
+        decoder=randn(g, 2, 3),
+        code_weight=randn(g, 2, 3),
     )
 
 
@@ -460,6 +529,13 @@ def _(g):
         weight=randn(g, 12, 3),
         head=randn(g, 3),
     )
+    yield Case(  # one example, at the real end; steep
+        real=rand(g, 1, 3),
+        fake=randn(g, 1, 3),
+        mix=torch.ones(1),
+        weight=10 * randn(g, 3, 2),
+        head=50 * randn(g, 2),
+    )
 
 
 gradient_penalty.mistake(
@@ -497,3 +573,14 @@ gradient_penalty.mistake(
     "The gradient of the mean score is B times too small: take the SUM of the scores, each depends on its own example only.",
     gradient_of_the_mean=(".sum()", ".mean()"),
 )
+
+
+@gradient_penalty.mistake(
+    "The value is right, but backward() leaves gradients in the critic's parameters, which its next update then uses, too. "
+    "torch.autograd.grad gives the gradient at the points alone."
+)
+def critic_filled(critic, real, fake, mix):
+    m = mix.view(-1, *[1] * (real.ndim - 1))
+    between = (m * real + (1 - m) * fake).detach().requires_grad_()
+    critic(between).sum().backward(create_graph=True)
+    return (between.grad.flatten(1).norm(dim=1) - 1).square().mean()

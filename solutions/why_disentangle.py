@@ -26,6 +26,8 @@ def _(g):
     yield Case(z=torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), latent=1, value=-1.0)
     yield Case(z=randn(g, 5, 4), latent=3, value=2.5)
     yield Case(z=randn(g, 4, 4), latent=0, value=0.0)
+    yield Case(z=500 * randn(g, 1, 3), latent=0, value=-500.0)
+    yield Case(z=torch.ones(4, 3), latent=1, value=1.0)
 
 
 intervene.mistake(
@@ -44,6 +46,10 @@ intervene.mistake(
     "All the other latents are lost: start from a copy of z, not from zeros.",
     others_zero=("z.clone()", "torch.zeros_like(z)"),
 )
+intervene.mistake(
+    "You returned the one column that changes. Return all of z, with that column set.",
+    column_alone=("return changed", "return changed[:, latent]"),
+)
 
 
 # ------------------------------------------------------------------ traversal_grid
@@ -53,8 +59,8 @@ intervene.mistake(
     lesson.traversal_grid,
     hints=[
         "First the copies: z.expand(K, V, D).clone() is a table of K × V codes that you may write into.",
-        "In row k the entry latents[k] changes. Indexing with three index tensors of shapes (K, 1), (1, V), (K, 1) writes "
-        "to all of them at once; scatter along the last axis does it, too.",
+        "In row k the entry latents[k] changes. Indexing with three index tensors of shapes (K, 1), (1, V), (K, 1), all on "
+        "the device of z, writes to all of them at once; scatter along the last axis does it, too.",
         "index = latents[:, None, None].expand(K, V, 1); source = values[None, :, None].expand(K, V, 1); "
         "codes.scatter(2, index, source).",
     ],
@@ -72,6 +78,9 @@ def _(g):
     )
     yield Case(z=randn(g, 6), latents=torch.tensor([5, 1, 1]), values=torch.linspace(-2, 2, 4))
     yield Case(z=randn(g, 4), latents=torch.tensor([2]), values=torch.tensor([0.5]))
+    yield Case(
+        z=torch.tensor([0.0, 500.0]), latents=torch.tensor([1, 0, 1]), values=torch.tensor([0.0, -500.0])
+    )
 
 
 traversal_grid.mistake(
@@ -124,6 +133,7 @@ def _(g):
     yield Case(decision=torch.rand(60, generator=g), group=(torch.rand(60, generator=g) < 0.3).long())
     yield Case(decision=(torch.rand(40, generator=g) < 0.5).float(), group=(torch.arange(40) < 25).long())
     yield Case(decision=torch.tensor([0.2, 0.4, 0.9]), group=torch.tensor([1, 1, 0]))
+    yield Case(decision=torch.tensor([0.0, 1.0]), group=torch.tensor([0, 1]))
 
 
 demographic_parity_gap.mistake(
@@ -139,6 +149,10 @@ demographic_parity_gap.mistake(
     "This compares one group with everybody. The gap is between the two groups.",
     against_everybody=("(decision * zero).sum() / zero.sum()", "decision.mean()"),
 )
+demographic_parity_gap.mistake(
+    "You took the ratio of the two probabilities. The gap is their difference.",
+    ratio=(" - (decision * zero).sum() / zero.sum()).abs()", " / ((decision * zero).sum() / zero.sum()))"),
+)
 
 
 # ------------------------------------------------------------------ worst_group_accuracy
@@ -147,13 +161,14 @@ demographic_parity_gap.mistake(
 @solution(
     lesson.worst_group_accuracy,
     hints=[
-        "Two sums for each group: of `correct`, and of ones. index_add_ adds every example to its group's place.",
+        "Two sums for each group: of `correct`, and of ones. Starting from correct.new_zeros(groups), index_add_ adds every "
+        "example to its group's place.",
         "A group without examples is 0/0. Put infinity there (torch.where), so that it is never the smallest.",
         "index_add by group, of correct and of ones: their ratio, then torch.where(count > 0, …, inf).min().",
     ],
 )
 def worst_group_accuracy(correct, group, groups):
-    zeros = torch.zeros(groups, dtype=correct.dtype, device=correct.device)
+    zeros = torch.zeros(groups, device=correct.device)
     right = zeros.index_add(0, group, correct)
     count = zeros.index_add(0, group, torch.ones_like(correct))
     return torch.where(count > 0, right / count, float("inf")).min()
@@ -170,6 +185,10 @@ def _(g):
     yield Case(  # group 1 has no examples
         correct=torch.tensor([1.0, 0.0, 1.0, 1.0]), group=torch.tensor([0, 0, 2, 2]), groups=3
     )
+    yield Case(  # the worst group has one example; the first and the last have none
+        correct=torch.tensor([1.0, 0.0, 1.0, 1.0]), group=torch.tensor([1, 2, 1, 1]), groups=4
+    )
+    yield Case(correct=torch.ones(1), group=torch.zeros(1, dtype=torch.int64), groups=1)
 
 
 worst_group_accuracy.mistake(

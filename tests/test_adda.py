@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from course_lib.exercise.contract import run
+from course_lib.exercise.findings import Wrong
 from course_lib.experiments import adda as experiments
 from course_lib.lessons import adda as lesson
 from solutions import adda as solved
@@ -137,8 +138,11 @@ def test_the_source_encoder_is_untouched_by_many_steps():
 
 
 def test_the_probe_tells_a_dict_from_anything_else():
-    with pytest.raises(TypeError, match="expected a dict with the entries critic loss, encoder loss"):
+    with pytest.raises(Wrong) as wrong:
         run(lesson.adda_step, lambda *a: torch.zeros(()), lesson.adda_step.at_scale(4))
+    assert wrong.value.finding.sentence.startswith(
+        'Expected a dict with the entries "critic loss", "encoder loss"'
+    )
 
 
 def test_the_game_can_be_won_where_a_shift_is_all_that_differs():

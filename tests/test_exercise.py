@@ -123,17 +123,17 @@ WRONG = {  # name: (body of gaussian_kl, status, words of the panel)
     "a batch of one squeezed": (f"{GOOD}.squeeze()", "wrong shape", r"Expected shape \(1,\); .* shape \(\)"),
     "per latent": (GOOD.replace(".sum(1)", ""), "wrong shape", r"returned shape \(2, 2\)"),
     "NaN": (f"{GOOD} + (0 * mean.sum()) / 0", "wrong value", "NaN where a number is expected"),
-    "infinity": (f"{GOOD} + (1000 + 0 * mean.sum()).exp()", "wrong value", "overflows to infinity"),
+    "infinity": (f"{GOOD} + (1000 + 0 * mean.sum()).exp()", "wrong value", "is infinite"),
     "slightly off": (
         f"{GOOD} + 0.01",
         "wrong value",
-        r"3 of 3 cases differ. The largest error here is 0.01, at \[\d\]",
+        r"4 of 5 cases differ. The largest error here is 0.01, at \[\d\]",
     ),
     "only off for one example": (
         f"kl = {KL}\nreturn kl + torch.eye(64, device=kl.device)[9 % len(kl), :len(kl)] "
         "if len(kl) == 64 else kl",
         "wrong value",
-        r"1 of 3 cases differ. The largest error here is 1, at \[9\]",
+        r"1 of 5 cases differ. The largest error here is 1, at \[9\]",
     ),
     "returns its input": ("return mean", "wrong shape", r"returned shape \(2, 2\)"),
     "input changed by +=": (
@@ -891,7 +891,7 @@ def test_a_wrong_value_is_shown_and_drawn():
     cell = """
         @answer(elbo.reparameterise)
         def reparameterise(mean, log_var, noise):
-            return mean + (0.5 * log_var).exp() * noise + (len(mean) > 1)
+            return mean + (0.5 * log_var).exp() * noise + (len(mean) == 7)
     """
     report = report_on(textwrap.dedent(cell), elbo.reparameterise)
     captions = [caption for caption, _ in report.details]
@@ -1185,7 +1185,7 @@ def test_what_rounding_explains_is_equal_and_nothing_else():
 def test_a_small_constant_is_found():
     """A clamp or an epsilon that the old bounds of 1e-4 let pass."""
     assert report_on(kl_cell(f"{GOOD} * 1.00005")).status == "wrong value"
-    assert report_on(kl_cell(f"{GOOD} + 5e-6")).status == "passed"  # atol + rtol + 20 eps of the scale, 1
+    assert report_on(kl_cell(f"{GOOD} + 1e-6")).status == "passed"  # atol
 
 
 def test_a_key_holds_the_value_of_float64_and_the_error_of_float32(toy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import textwrap
 
 import pytest
@@ -14,6 +15,7 @@ from course_lib.cli import stale_keys
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.compare import agrees
+from course_lib.exercise.contract import copy_inputs, run
 from course_lib.exercise.key import find_key, record
 from course_lib.files import data_folder
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
@@ -89,13 +91,34 @@ def test_an_author_supplies_cases_mistakes_and_hints(ex):
     solution = answers.find_solution(ex)
     assert 2 <= len(solution.hints) <= 3 and all(solution.hints)
     cases = solution.draw_cases()
-    assert 2 <= len(cases) <= 5
+    assert 2 <= len(cases) <= 8
     if ex.probe is None:  # what a probe shows are properties, which may need more draws
         assert sum(v.numel() for v in cases[0].values() if isinstance(v, torch.Tensor)) <= 60, "not readable"
-    assert 3 <= len(solution.mistakes) <= 9
-    for values in ([m.name for m in solution.mistakes], [m.sentence for m in solution.mistakes]):
-        assert len(set(values)) == len(values)
-    assert all(m.sentence.rstrip("”)").endswith((".", "?", "!")) for m in solution.mistakes)
+    assert 3 <= len(solution.mistakes) <= 18
+    assert len({m.name for m in solution.mistakes}) == len(solution.mistakes)
+    sentences = [sentence for sentence, _ in itertools.groupby(m.sentence for m in solution.mistakes)]
+    assert len(set(sentences)) == len(sentences), "a sentence stands for one mistake, and the ways to make it"
+    assert all(s.rstrip("”)").endswith((".", "?", "!")) for s in sentences)
+
+
+NO_BATCH_OF_ONE = {  # not defined there, or no batch at all
+    *("stratified_weights", "log_aggregate_posterior", "factor_vae_step"),
+    *("demographic_parity_gap", "mmd2", "coral_loss", "correlated_joint", "sample_correlated"),
+}
+
+
+@every_exercise
+def test_the_inputs_bite(ex):
+    """A batch of several comes first, a batch of one is among the cases, and none is contiguous in memory."""
+    cases = find_key(ex).cases
+    tensors = [[v for v in case.values() if isinstance(v, torch.Tensor) and v.ndim] for case in cases]
+    assert not tensors[0] or max(len(v) for v in tensors[0]) > 1
+    assert ex.name in NO_BATCH_OF_ONE or any(len(v) == 1 for case in tensors for v in case)
+    for case in cases:
+        for name, v in copy_inputs(case).items():
+            if isinstance(v, torch.Tensor):
+                assert torch.equal(v, case[name]), "another layout, not other values"
+                assert v.ndim < 2 or min(v.shape[-2:]) == 1 or not v.is_contiguous()
 
 
 @pytest.mark.parametrize("lesson", [x for x in LESSONS if exercises(x)], ids=lambda x: x.module)
@@ -121,8 +144,6 @@ def test_the_key_holds_nothing_of_a_solutions_source(ex):
 @pytest.mark.parametrize("ex", [x for x in EXERCISES if x.plain], ids=lambda x: x.id)
 def test_a_plain_loop_gives_the_solutions_values(ex):
     """On the recorded cases: a plain loop takes the same arguments, through the probe where there is one."""
-    from course_lib.exercise.contract import copy_inputs, run
-
     if "probe" in inspect.signature(ex.plain).parameters:
         pytest.skip("takes other arguments")
     key = find_key(ex)

@@ -21,10 +21,17 @@ from torch import Tensor
 
 from course_lib.exercise import answers
 from course_lib.exercise.answers import MissingAnswer
-from course_lib.exercise.compare import agrees, compare, diagnose_structure, kind_of, structure
+from course_lib.exercise.compare import (
+    agrees,
+    compare,
+    diagnose_raised,
+    diagnose_structure,
+    kind_of,
+    structure,
+)
 from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
-from course_lib.exercise.device import watch
-from course_lib.exercise.findings import QUIET, Wrong
+from course_lib.exercise.device import DeviceWatch, SilentCovariance, watch
+from course_lib.exercise.findings import QUIET, Wrong, error_text
 from course_lib.exercise.key import Key, find_key
 from course_lib.exercise.progress import note_check, status
 from course_lib.exercise.report import Report
@@ -114,20 +121,32 @@ def _check(ex: Exercise, report: Report) -> None:
     with report.step("runs"):
         answer = _load(ex)
         key = _key(ex)
-        results = _run_cases(answer, key, report)
+        with _explained(key):
+            results = _run_cases(answer, key, report)
     with report.step("values"):
         compare(ex, key, results, "values")
     if ex.gradients:
         with report.step("gradients"):
             for case, found in zip(key.cases, results, strict=True):
-                gradients = answer.guard(run_with_gradients, ex, answer.function, copy_inputs(case))
+                with _explained(key):
+                    gradients = answer.guard(run_with_gradients, ex, answer.function, copy_inputs(case))
                 found |= {f"gradient of {k}": v for k, v in gradients.items() if v is not None}
             compare(ex, key, results, "gradients")
     with report.step("GPU-ready"):
-        peak = _check_device(answer, key)
+        seen = _check_device(answer, key)
     if ex.memory:
         with report.step("memory"):
-            _check_memory(ex, peak)
+            _check_memory(ex, seen.peak, *_memory_cause(answer, seen))
+
+
+@contextlib.contextmanager
+def _explained(key: Key) -> Iterator[None]:
+    """Names the mistake that raises the same as the answer."""
+    try:
+        yield
+    except Wrong as wrong:
+        wrong.finding = dataclasses.replace(wrong.finding, **diagnose_raised(key, wrong.finding))
+        raise
 
 
 # ---------------------------------------------------------------- calling an answer
@@ -136,6 +155,10 @@ def _check(ex: Exercise, report: Report) -> None:
 _TORCH_SAYS = {  # part of what torch says: the code of the finding
     "a leaf Variable that requires grad is being used in an in-place": "in place",
     "modified by an inplace operation": "overwritten",
+    "backward through the graph a second time": "used up",
+    "does not require grad and does not have a grad_fn": "no graph",
+    "view size is not compatible": "not contiguous",
+    "more than one element of the written-to tensor": "expanded",
     "numpy() on Tensor that requires grad": "NumPy",
     "synchronizing CUDA operation": "CUDA waits",
     "can't allocate memory": "no memory",
@@ -156,6 +179,8 @@ class Answer:
         """Call `function`; whatever the answer raises becomes words about the student's own line."""
         try:
             return function(*args)
+        except Wrong:  # a probe's own words
+            raise
         except MissingAnswer as missing:
             other = missing.exercise
             raise Wrong(
@@ -216,12 +241,7 @@ class Answer:
 
 def _raised_fields(ex: Exercise, error: BaseException) -> dict[str, str]:
     """What findings say of an exception."""
-    try:
-        text = f"{type(error).__name__}: {error}".strip().removesuffix(":")
-    except Exception:  # an exception of the student's may fail to say what it is
-        text = type(error).__name__
-    text = text if len(text) <= 600 else text[:600] + " …"
-    return {"text": text, "error": type(error).__name__, "exercise": ex.id}
+    return {"text": error_text(error), "error": type(error).__name__, "exercise": ex.id}
 
 
 def _unchanged(before: Tensor, after: Tensor) -> bool:
@@ -278,12 +298,14 @@ def _run_cases(answer: Answer, key: Key, report: Report) -> list[dict]:
 # ---------------------------------------------------------------- GPU and memory
 
 
-def _check_device(answer: Answer, key: Key) -> int:
-    """Run the answer at full size on shapes alone, and on CUDA where it is; the peak memory in bytes."""
+def _check_device(answer: Answer, key: Key) -> DeviceWatch:
+    """Run the answer at full size on shapes alone, and on CUDA where it is; what was seen of the memory."""
     ex = answer.ex
     inputs = ex.at_scale(ex.full_size) if ex.at_scale else key.cases[-1]
     try:
         seen = watch(ex, answer.function, inputs, answer.file)
+    except Wrong as wrong:  # a probe's own words
+        raise Wrong("CUDA device") if wrong.finding.code == "device" else wrong from None
     except (Exception, SystemExit) as error:
         known = answer.raised(error)
         code = "no memory" if known.finding.code == "no memory" else "only with values"
@@ -292,7 +314,7 @@ def _check_device(answer: Answer, key: Key) -> int:
         raise Wrong(seen.problem, details=[answer.line(seen.line)] if seen.line else [])
     if torch.cuda.is_available():
         _check_on_cuda(answer, key)
-    return seen.peak
+    return seen
 
 
 def _check_on_cuda(answer: Answer, key: Key) -> None:
@@ -303,7 +325,8 @@ def _check_on_cuda(answer: Answer, key: Key) -> None:
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            found = answer.guard(run, ex, answer.function, inputs)
+            with SilentCovariance():
+                found = answer.guard(run, ex, answer.function, inputs)
         finally:
             torch.cuda.set_sync_debug_mode(before)
         if not all(isinstance(v, Tensor) and v.is_cuda for v in found.values()):
@@ -314,9 +337,29 @@ def _check_on_cuda(answer: Answer, key: Key) -> None:
             raise Wrong("CUDA value")
 
 
-def _check_memory(ex: Exercise, peak: int) -> None:
+def _check_memory(ex: Exercise, peak: int, cause: str = "memory", fields: dict | None = None) -> None:
     if peak > ex.memory:
-        raise Wrong("memory", size=ex.full_size, peak=peak, bound=ex.memory)
+        raise Wrong(cause, size=ex.full_size, peak=peak, bound=ex.memory, **(fields or {}))
+
+
+def _memory_cause(answer: Answer, seen: DeviceWatch) -> tuple[str, dict]:
+    """The code, and more fields, of why an answer holds too much."""
+    ex = answer.ex
+    if seen.peak <= ex.memory:
+        return "memory", {}
+    if seen.double > seen.peak / 2:
+        return "memory of float64", {}
+    if ex.gradients:
+        with torch.no_grad():
+            forward = watch(ex, answer.function, ex.at_scale(ex.full_size), gradients=False).peak
+        if forward <= ex.memory:
+            return "memory of the backward pass", {"forward": forward}
+    largest, shape = seen.largest
+    return (
+        ("memory of one tensor", {"largest": largest, "shape": list(shape)})
+        if len(shape) > 2
+        else ("memory", {})
+    )
 
 
 # ---------------------------------------------------------------- speed

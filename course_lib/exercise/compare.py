@@ -126,6 +126,13 @@ def diagnose_structure(key: Key, results: list[dict]) -> dict[str, str]:
     return {}
 
 
+def diagnose_raised(key: Key, finding: Finding) -> dict[str, str]:
+    """The named mistake that raises the same, and its sentence; {} if there is none."""
+    said = finding.fields.get("text")
+    name = next((name for name, text in key.raises.items() if text == said), None)
+    return {} if name is None else {"mistake": name, "diagnosis": key.sentences[name]}
+
+
 def compare(ex: Exercise, key: Key, results: list[dict], step: str) -> None:
     """Raise Wrong where values, or gradients, disagree with the key; the first such case of a readable size is shown."""
     bad = []
@@ -142,21 +149,37 @@ def compare(ex: Exercise, key: Key, results: list[dict], step: str) -> None:
     _, i, name = min(bad)
     got, want = results[i].get(name), key.outcomes[i].get(name)
     code, fields = _describe(got, want, name)
-    fields |= {"step": step.removesuffix("s"), "cases": [len({case for _, case, _ in bad}), len(results)]}
+    cases = {case for _, case, _ in bad}
+    fields |= {"step": step.removesuffix("s"), "cases": [len(cases), len(results)]}
+    known = diagnose(ex, key, results, gradients=step == "gradients") or _reason(key, cases)
     raise Wrong(
-        Finding(code, fields, **diagnose(ex, key, results, gradients=step == "gradients")),
+        Finding(code, fields, **known),
         picture="" if got is None or want is None else picture(want, got),
-        details=[
-            *((f"{k} =", show(key.cases[i][k])) for k in _in_order(ex, key.cases[i])),
-            ("expected:", "no gradient" if want is None else show(want)),
-            ("yours:", "no gradient" if got is None else show(got)),
-        ],
+        details=[*((f"{k} =", show(key.cases[i][k])) for k in _shown(ex, key.cases[i])), *_both(want, got)],
     )
 
 
-def _in_order(ex: Exercise, case: dict) -> list[str]:
-    """The inputs' names as the signature has them."""
+def _reason(key: Key, cases: set[int]) -> dict[str, str]:
+    """What the author says where these cases alone fail; {} if it is nothing, or not one thing."""
+    said = {key.reasons[i] for i in cases} if key.reasons else set()
+    return {"diagnosis": said.pop()} if len(said) == 1 and said != {""} else {}
+
+
+def _both(want: Tensor | None, got: Tensor | None) -> list[tuple[str, str]]:
+    """Expected and yours; nothing where the sentence says it all."""
+    if want is not None and want.dtype == torch.bool and not want.ndim:
+        return []
+    return [
+        ("expected:", "no gradient" if want is None else show(want)),
+        ("yours:", "no gradient" if got is None else show(got)),
+    ]
+
+
+def _shown(ex: Exercise, case: dict) -> list[str]:
+    """The names of the inputs that are shown, as the signature has them. Networks' weights, many at once, say nothing."""
     order = list(inspect.signature(ex.probe or ex.function).parameters)
+    if ex.probe and sum(isinstance(v, Tensor) for v in case.values()) > 4:
+        return []
     return sorted(case, key=lambda name: order.index(name) if name in order else len(order))
 
 
@@ -166,6 +189,8 @@ def _describe(got: Tensor | None, want: Tensor | None, name: str) -> tuple[str, 
         code = "no gradient" if got is None else "gradient not wanted"
         return code, {"entry": name.removeprefix("gradient of ")}
     entry = {"entry": "" if name == "result" else name}
+    if want.dtype == torch.bool and not want.ndim:
+        return "not so" if want else "so", entry
     if got.is_floating_point() and (got.isnan() & ~want.isnan()).any():
         return "NaN", entry
     if got.is_floating_point() and (got.isinf() & ~want.isinf()).any():

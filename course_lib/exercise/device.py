@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -58,6 +59,9 @@ class DeviceWatch(TorchDispatchMode):
         self.problem: Finding | None = None
         self.line: int | None = None
         self.count = self.alive = self.peak = 0
+        self.double = 0  # how much of the peak is float64
+        self._alive_double = 0
+        self.largest: tuple[int, tuple[int, ...]] = 0, ()  # bytes and shape of the largest tensor
         self._seen: set[int] = set()
         self._drew = False  # whether random numbers were drawn on the CPU, as a probe's generator for meta tensors does
 
@@ -75,7 +79,7 @@ class DeviceWatch(TorchDispatchMode):
         result = func(*args, **kwargs)
         for x in tree_leaves(result):
             if isinstance(x, Tensor) and x.is_meta:
-                self._count(x.untyped_storage())
+                self._count(x)
         return result
 
     def _check(self, name: str, args: tuple, kwargs: dict, tensors: list[Tensor]) -> None:
@@ -107,27 +111,55 @@ class DeviceWatch(TorchDispatchMode):
             self.problem, self.line = Finding(code, fields), frame and frame.f_lineno
         raise NotReady(self.problem.code)
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _count(self, x: Tensor) -> None:
+        storage = x.untyped_storage()
         key = storage._cdata
         if key in self._seen:
             return
         size = storage.nbytes()
         self._seen.add(key)
+        self.largest = max(self.largest, (size, tuple(x.shape)))
+        double = size if x.dtype == torch.float64 else 0
+        self._alive_double += double
         self.alive += size
-        self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._free, key, size)
+        if self.alive > self.peak:
+            self.peak, self.double = self.alive, self._alive_double
+        weakref.finalize(storage, self._free, key, size, double)
 
-    def _free(self, key: int, size: int) -> None:
+    def _free(self, key: int, size: int, double: int) -> None:
         self._seen.discard(key)
         self.alive -= size
+        self._alive_double -= double
 
 
-def watch(ex: Exercise, implementation: Callable, inputs: dict, file: str | None = None) -> DeviceWatch:
-    """Run an implementation, backward pass included, on meta copies of the inputs.
+class SilentCovariance(TorchFunctionMode):
+    """torch.cov without what it asks the host: whether its divisor, a matter of shapes, is positive."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.cov, Tensor.cov) and not {"fweights", "aweights"} & (kwargs or {}).keys():
+            return _covariance(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _covariance(input: Tensor, *, correction: int = 1) -> Tensor:
+    """The covariance matrix of variables in rows, observations in columns."""
+    centred = input - input.mean(-1, keepdim=True)
+    return centred @ centred.mH / (input.shape[-1] - correction)
+
+
+def watch(
+    ex: Exercise,
+    implementation: Callable,
+    inputs: dict,
+    file: str | None = None,
+    gradients: bool | None = None,
+) -> DeviceWatch:
+    """Run an implementation, backward pass included (unless `gradients` says no), on meta copies of the inputs.
 
     What it raises for other reasons than a GPU's is raised here too.
     """
     inputs = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in inputs.items()}
+    gradients = ex.gradients if gradients is None else gradients
     mode = DeviceWatch(file, ex.operations if ex.at_scale else None)
     for x in inputs.values():  # inputs exist anyway: they do not count
         if isinstance(x, Tensor):
@@ -140,8 +172,8 @@ def watch(ex: Exercise, implementation: Callable, inputs: dict, file: str | None
         return result
 
     try:
-        with mode:
-            (run_with_gradients if ex.gradients else run)(ex, watched, inputs)
+        with SilentCovariance(), mode:
+            (run_with_gradients if gradients else run)(ex, watched, inputs)
     except Exception as error:
         if mode.problem is None and isinstance(error, TypeError) and "numpy" in str(error):
             mode.problem = Finding("NumPy")

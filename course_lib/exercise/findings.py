@@ -107,9 +107,34 @@ KINDS = {
         "An in-place operation (+=, an operation that ends in _, or assigning to x[…]) overwrites a value that the "
         "backward pass needs. Make a new tensor.",
     ),
+    "used up": Kind(
+        "raised",
+        "A second backward pass runs through a graph that the first has used up: a tensor that both losses share is not "
+        "detached for one of them.",
+    ),
+    "no graph": Kind(
+        "raised",
+        "backward() starts from a value without a graph: it, or what it is made of, was detached or computed under "
+        "no_grad.",
+    ),
+    "not contiguous": Kind(
+        "raised",
+        "`.view` needs a tensor that is contiguous in memory. A transposed or an expanded one is not, and an input may be "
+        "one. Take .reshape or .flatten.",
+    ),
+    "expanded": Kind(
+        "raised",
+        "You write into an expanded tensor, whose rows are one and the same memory: .clone() it first.",
+    ),
     "in place": Kind("changed input", _ANSWER_IN_PLACE),
     "input changed": Kind("changed input", f"{_ANSWER_IN_PLACE} It changed `{{name}}`.", _ANSWER_IN_PLACE),
     # ------------------------------------------------ type, shape, dtype, device
+    "no module": Kind("wrong type", "Expected an nn.Module; your answer returned {got}."),
+    "report": Kind("wrong type", "Expected a dict with the entries {expected}; your step returned {got}."),
+    "report graph": Kind(
+        "wrong report",
+        "{entry} in the report still has its graph, which stays in memory as long as the report does: detach it.",
+    ),
     "unusable": Kind(
         "wrong type",
         "Your answer returned {got}, which cannot be used: {text}",
@@ -139,12 +164,15 @@ KINDS = {
         "{cases:differ}The largest error here is {error:.3g}{entry:brackets}{index:at}. A case that differs:",
         "{cases:of}",
     ),
+    "not so": Kind("wrong {step}", "{cases:differ}This should be so, and is not: {entry}."),
+    "so": Kind("wrong {step}", "{cases:differ}This should not be so, and is: {entry}."),
     "NaN": Kind(
-        "wrong {step}", "{cases:differ}Your result has NaN where a number is expected{entry:brackets}."
+        "wrong {step}",
+        "{cases:differ}Your result has NaN where a number is expected{entry:brackets}: 0 / 0, 0 · log 0 or ∞ − ∞.",
     ),
     "overflow": Kind(
         "wrong {step}",
-        "{cases:differ}Your result overflows to infinity{entry:brackets}: find a stable form.",
+        "{cases:differ}Your result is infinite{entry:brackets}: a division by 0, the logarithm of 0, or an overflow.",
     ),
     "no gradient": Kind(
         "wrong {step}",
@@ -234,6 +262,22 @@ KINDS = {
         "At size {size:,} your answer would hold {peak:bytes} at once; {bound:bytes} is enough. Which intermediate "
         "tensor has more axes than it needs?",
     ),
+    "memory of one tensor": Kind(
+        "too much memory",
+        "At size {size:,} your answer would hold {peak:bytes} at once; {bound:bytes} is enough. A broadcast makes a tensor of "
+        "shape {shape:tuple}, {largest:bytes} by itself: which of its axes need not be there?",
+    ),
+    "memory of the backward pass": Kind(
+        "too much memory",
+        "At size {size:,} your answer would hold {peak:bytes} at once, {bound:bytes} is enough, and {forward:bytes} would "
+        "do without gradients: autograd keeps what every block computes until the backward pass. Compute it again there "
+        "instead (torch.utils.checkpoint).",
+    ),
+    "memory of float64": Kind(
+        "too much memory",
+        "At size {size:,} your answer would hold {peak:bytes} at once; {bound:bytes} is enough. Most of it is float64, "
+        "which takes twice the room: stay in the dtype of the inputs.",
+    ),
     # ------------------------------------------------ in grading alone
     "plain loop": Kind(
         "wrong value",
@@ -322,6 +366,15 @@ class Wrong(Exception):
 def megabytes(size: int) -> str:
     """A size in bytes, as GB or MB."""
     return f"{size / 1024**3:.1f} GB" if size >= 1024**3 else f"{max(size / 1024**2, 0.1):.1f} MB"
+
+
+def error_text(error: BaseException) -> str:
+    """What an exception says, in one text that is not too long."""
+    try:
+        text = f"{type(error).__name__}: {error}".strip().removesuffix(":")
+    except Exception:  # an exception of the student's may fail to say what it is
+        text = type(error).__name__
+    return text if len(text) <= 600 else text[:600] + " …"
 
 
 class _Words(string.Formatter):

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from course_lib.exercise.answers import find_solution
 from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
+from course_lib.exercise.findings import error_text
+from course_lib.exercise.solution import Mistake
 from course_lib.files import data_folder, replace
 
 
@@ -38,6 +40,8 @@ class Key:
     sentences: dict[str, str]
     hints: list[str]
     noise: list[dict[str, float]]
+    raises: dict[str, str] = field(default_factory=dict)  # what a mistake raises, by name
+    reasons: list[str] = field(default_factory=list)  # what is said where a case alone fails
 
 
 def outcome(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
@@ -72,14 +76,30 @@ def record(ex: Exercise, seed: int = 0, cases: list[dict] | None = None) -> Key:
     with solutions_only(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         outcomes, noise = zip(*(exact(ex, solution.function, c) for c in cases), strict=True)
-        return Key(
+        key = Key(
             cases=[dict(c) for c in cases],
             outcomes=list(outcomes),
             noise=list(noise),
-            mistakes={m.name: [outcome(ex, m.function, c) for c in cases] for m in solution.mistakes},
+            mistakes={},
             sentences={m.name: m.sentence for m in solution.mistakes},
             hints=list(solution.hints),
+            reasons=[c.reason for c in cases],
         )
+        for mistake in solution.mistakes:
+            _add_mistake(key, ex, mistake)
+        return key
+
+
+def _add_mistake(key: Key, ex: Exercise, mistake: Mistake) -> None:
+    """Run a mistake on the cases of a key; one that raises has outcomes up to there."""
+    outcomes: list[dict[str, Tensor]] = [{} for _ in key.cases]
+    key.mistakes[mistake.name] = outcomes
+    function = mistake.function
+    try:
+        for i, case in enumerate(key.cases):
+            outcomes[i] = outcome(ex, function, case)
+    except Exception as error:
+        key.raises[mistake.name] = error_text(error)
 
 
 def exact(ex: Exercise, implementation: Callable, case: dict) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -126,7 +146,8 @@ def write_keys(path: Path, keys: dict[str, Key]) -> None:
                     if isinstance(v, Tensor):
                         tensors[f"{name}/{i}/{kind}/{k}"] = v.contiguous().clone()
         numbers = [{k: v for k, v in c.items() if not isinstance(v, Tensor)} for c in key.cases]
-        notes[name] = {"numbers": numbers, "sentences": key.sentences, "hints": key.hints, "noise": key.noise}
+        texts = {"sentences": key.sentences, "hints": key.hints, "raises": key.raises, "reasons": key.reasons}
+        notes[name] = {"numbers": numbers, "noise": key.noise, **texts}
     metadata = {"exercises": json.dumps(notes, ensure_ascii=False)}
     replace(path, lambda draft: save_file(tensors, draft, metadata=metadata))
 
@@ -139,9 +160,8 @@ def read_keys(path: Path, version: float) -> dict[str, Key]:
             blank = [{} for _ in note["numbers"]]
             mistakes = {m: [dict(b) for b in blank] for m in note["sentences"]}
             outcomes = [dict(b) for b in blank]
-            keys[name] = Key(
-                note["numbers"], outcomes, mistakes, note["sentences"], note["hints"], note["noise"]
-            )
+            rest = (note[k] for k in ("sentences", "hints", "noise", "raises", "reasons"))
+            keys[name] = Key(note["numbers"], outcomes, mistakes, *rest)
         for entry in file.keys():  # noqa: SIM118 (not a dict)
             name, case, kind, item = entry.split("/")
             key, i = keys[name], int(case)

@@ -21,6 +21,13 @@ Edit = tuple[str, str]  # (find, replace)
 class Case(dict):
     """The inputs of one call, by name: tensors and plain numbers. The first case should be readable."""
 
+    reason = ""  # what is said where this case, or those of the same reason, are the only ones that fail
+
+    def alone(self, reason: str) -> Case:
+        """Says why the case is there: what its author would tell a student who is right on all the others."""
+        self.reason = reason
+        return self
+
 
 def randn(g: torch.Generator, *shape: int) -> Tensor:
     """Standard normal numbers from g."""
@@ -30,6 +37,16 @@ def randn(g: torch.Generator, *shape: int) -> Tensor:
 def rand(g: torch.Generator, *shape: int) -> Tensor:
     """Uniform numbers in [0, 1) from g."""
     return torch.rand(*shape, generator=g)
+
+
+def small_numbers(*edits: Edit) -> dict[str, list[Edit]]:
+    """One mistake for each way to keep log(0) finite: log(p + ε) for the ε that are usual, and log p cut off at −100.
+
+    The edits have {plus} behind the probability and {cut} behind the logarithm.
+    """
+    ways = {f"plus_1e_{n}": {"plus": f" + 1e-{n}", "cut": ""} for n in (12, 10, 8, 7, 6, 5)}
+    ways["cut_at_100"] = {"plus": "", "cut": ".clamp(min=-100)"}
+    return {name: [(find, text.format(**way)) for find, text in edits] for name, way in ways.items()}
 
 
 @dataclass(eq=False)
@@ -86,8 +103,8 @@ class Solution:
         """A wrong answer that students give, with the sentence that helps.
 
         mistake("The ½ is missing.", no_half=("0.5 * ", "")) is the mistake `no_half`: the solution with a text, which
-        must be in it exactly once, replaced by another; a list of such edits is made in turn. Without an edit it is
-        the decorator of a wrong function.
+        must be in it exactly once, replaced by another; a list of such edits is made in turn. Several names are ways
+        to make the same mistake. Without any it is the decorator of a wrong function.
         """
         for name, edit in named.items():
             self.mistakes.append(Mistake(self, name, sentence, edit if isinstance(edit, list) else [edit]))

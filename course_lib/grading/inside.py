@@ -239,7 +239,7 @@ def observe(ex: Exercise, cases: list[dict], recording: list) -> dict:
                     programs["gradients"] = recorder.program(gradients)
                     found["gradients"].append(encode_all(gradients))
             with _stage("GPU-ready", found):
-                found["peak"] = _check_device(answer, Key(cases, [], {}, {}, [], []))
+                found["peak"] = _check_device(answer, Key(cases, [], {}, {}, [], [])).peak
     return found | {"notes": [x.code for x in report.remarks], "called": sorted(answers.called - {ex.id})}
 
 

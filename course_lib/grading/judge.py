@@ -20,10 +20,11 @@ from torch import Tensor
 from course_lib.catalogue import exercises, find
 from course_lib.exercise.answers import find_solution
 from course_lib.exercise.check import _check_memory
-from course_lib.exercise.compare import agrees, close, compare, diagnose_structure, structure
+from course_lib.exercise.compare import agrees, close, compare, diagnose_raised, diagnose_structure, structure
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.findings import Finding, Wrong, megabytes
 from course_lib.exercise.key import Key, outcome, record, solutions_only
+from course_lib.exercise.probe import DRAWS as DRAWN
 from course_lib.grading.sandbox import CheckEnded, Limits
 from course_lib.grading.tracing import LONGEST, launches
 from course_lib.grading.wire import Unreadable, decode, decode_all, encode, encode_all
@@ -210,7 +211,7 @@ class _Found:
         known = {
             f"gradient of {name}" for case in test.decoys.cases for name in case
         }  # also where none should flow
-        known |= {name for values in test.decoys.outcomes for name in values} | {"first", "second", "again"}
+        known |= {name for values in test.decoys.outcomes for name in values} | {*DRAWN}
         self.cases = [_renamed(decode_all(c), known) for c in _list(found["cases"], cases + scaled)[:cases]]
         self.gradients = [_renamed(decode_all(c), known) for c in _list(found["gradients"], 64)[:cases]]
         self.wrong = {
@@ -246,18 +247,18 @@ def _judge_decoys(ex: Exercise, test: Test, found: _Found, source: str, served: 
     if not served:
         results = [_finished(ex, got, case) for got, case in zip(found.cases, key.cases, strict=False)]
         _structure(key, results)
-    _fail("runs", found, source, ex)
+    _fail("runs", found, source, ex, key)
     if not served:
         _compare(ex, key, results, "values")
     if ex.gradients:
-        _fail("gradients", found, source, ex)
+        _fail("gradients", found, source, ex, key)
         tensors = all(isinstance(v, Tensor) for g in found.gradients for v in g.values())
         if not tensors or len(found.gradients) != len(key.cases):
             raise Unreadable("A gradient is no tensor, or missing")
         if not served:
             pairs = zip(results, found.gradients, strict=True)
             _compare(ex, key, [got | gradients for got, gradients in pairs], "gradients")
-    _fail("GPU-ready", found, source, ex)
+    _fail("GPU-ready", found, source, ex, key)
     if ex.memory:
         _check_memory(ex, found.peak)
 
@@ -278,16 +279,19 @@ def _structure(key: Key, results: list[dict]) -> None:
             raise Wrong(replace(problem, **diagnose_structure(key, results)))
 
 
-def _fail(stage: str, found: _Found, source: str, ex: Exercise) -> None:
+def _fail(stage: str, found: _Found, source: str, ex: Exercise, key: Key) -> None:
     if stage in found.wrong:
         finding, line = found.wrong[stage]
-        raise Wrong(believed(finding, source, ex), details=[("", line)])
+        known = diagnose_raised(key, finding)
+        raise Wrong(replace(believed(finding, source, ex), **known), details=[("", line)])
 
 
 def _finished(ex: Exercise, results: dict, case: dict) -> dict:
     """Named values as `run` gives them: of a random answer, what must hold whatever the draw."""
     try:
         return ex.properties(results, **case) if ex.properties else results
+    except Wrong:  # in words
+        raise
     except Exception:  # it is written for what a right answer draws
         raise Wrong("check failed") from None
 

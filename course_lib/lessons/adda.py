@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.probe import check_report, linear, number
+from course_lib.exercise.probe import (
+    check_report,
+    count_steps,
+    expect_like,
+    expect_module,
+    flag,
+    linear,
+    number,
+)
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -77,13 +85,13 @@ def _probe_copy(implementation: Callable, x: Tensor, weight: Tensor, running_mea
     """Copies a source encoder that is frozen, in training mode; what both of them are and give, before and after."""
     source = _tiny_encoder(weight, running_mean).requires_grad_(False).train()
     copy = implementation(source)
-    if not isinstance(copy, nn.Module):
-        return {"the copy's output": copy}
+    expect_module(copy)
     found = {
-        "the copy is in eval mode": number(not any(m.training for m in copy.modules()), x),
-        "the copy can be trained": number(all(p.requires_grad for p in copy.parameters()), x),
-        "the source is still frozen": number(not any(p.requires_grad for p in source.parameters()), x),
-        "the source's mode is as it was": number(all(m.training for m in source.modules()), x),
+        "the copy is an object of its own": flag(copy is not source, x),
+        "the copy is in eval mode": flag(not any(m.training for m in copy.modules()), x),
+        "the copy can be trained": flag(all(p.requires_grad for p in copy.parameters()), x),
+        "the source is still frozen": flag(not any(p.requires_grad for p in source.parameters()), x),
+        "the source's mode is as it was": flag(all(m.training for m in source.modules()), x),
     }
     with torch.no_grad():
         found["the copy's output"] = copy(x)
@@ -169,10 +177,12 @@ def _probe_step(
     target = _tiny_encoder(target_weight, running_mean).eval()
     critic = nn.Sequential(linear(critic_weight), nn.Tanh(), linear(critic_weight[:, :1].T), nn.Flatten(0))
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.2) for m in (target, critic)]
+    steps = [count_steps(optimiser) for optimiser in optimisers]
     players = Players(source, target, critic, *optimisers)
+    modes = [m.training for network in players[:3] for m in network.modules()]
     for _ in range(2):
         report = implementation(players, source_x, target_x)
-    check_report(report, STEP_REPORT)
+        check_report(report, STEP_REPORT, source_x)
     left = [p.grad.abs().sum() for p in source.parameters() if p.grad is not None]
     return {
         **report,
@@ -180,6 +190,11 @@ def _probe_step(
         "critic's weights after two steps": critic[0].weight.detach(),
         "gradients in the source encoder": sum(left, torch.zeros_like(report["critic loss"])).detach(),
         "target encoder's running mean": target[1].running_mean.clone(),
+        "updates of the target encoder in two steps": number(len(steps[0]), source_x),
+        "updates of the critic in two steps": number(len(steps[1]), source_x),
+        "every module is in the mode it was in": flag(
+            modes == [m.training for network in players[:3] for m in network.modules()], source_x
+        ),
     }
 
 
@@ -215,15 +230,31 @@ def adda_step(players: Players, source_x: Tensor, target_x: Tensor) -> dict[str,
 # ------------------------------------------------------------------ exercises: the alternatives
 
 
+def _probe_reverse(implementation: Callable, x: Tensor, weight: float) -> dict[str, Tensor]:
+    """What comes out, and beside it two other uses of x, one with the same gradient: both must stay as they are."""
+    x = x * 1.0  # not a leaf, like features
+    other = x.sin()
+    result = implementation(x, weight)
+    expect_like(result, x)
+    return {
+        "result": result.detach(),
+        "its sum with another use of x": other + result,
+        "a third use": x.cos(),
+    }
+
+
 @exercise(
-    "The alternative: a gradient turned round", at_scale=lambda n: dict(x=torch.randn(n, 64), weight=0.5)
+    "The alternative: a gradient turned round",
+    probe=_probe_reverse,
+    at_scale=lambda n: dict(x=torch.randn(n, 64), weight=0.5),
 )
 def gradient_reverse(x: Tensor, weight: float) -> Tensor:
     """x itself on the way forward; on the way back, −weight times the gradient.
 
     Placed between encoder and critic it lets one backward pass train both: the critic descends its loss, the encoder
-    climbs it. x (…), any shape; weight ≥ 0, a plain number without gradient. Write a torch.autograd.Function (a class,
-    in the answer's cell). Ganin & Lempitsky (2015), https://arxiv.org/abs/1409.7495.
+    climbs it. x (…), any shape, is left as it is, and so is the gradient that comes back: others may use both. weight ≥ 0,
+    a plain number without gradient. Write a torch.autograd.Function (a class, in the answer's cell).
+    Ganin & Lempitsky (2015), https://arxiv.org/abs/1409.7495.
     """
 
 

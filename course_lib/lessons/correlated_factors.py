@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.contract import generator_for
+from course_lib.exercise.probe import draws, expect_like, look_at_orders
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -76,17 +76,14 @@ def correlated_joint(sizes: Sequence[int], pair: Sequence[int], sigma: Tensor) -
 
 
 def _probe_sample(implementation: Callable, joint: Tensor, n: int) -> dict[str, Tensor]:
-    """Two draws from one generator, and the first of a generator with the same seed."""
-    generator = generator_for(joint)
-    first, second = implementation(joint, n, generator), implementation(joint, n, generator)
-    return {"first": first, "second": second, "again": implementation(joint, n, generator_for(joint))}
+    return draws(lambda generator: implementation(joint, n, generator), joint)
 
 
 def _sampled(draws: dict, joint: Tensor, n: int) -> dict[str, Tensor]:
     """What must hold whatever the draw: n points of the grid, as often as `joint` (a table) says."""
+    for draw in draws.values():
+        expect_like(draw, torch.zeros(n, joint.ndim, dtype=torch.int64, device=joint.device))
     first, second, again = draws["first"], draws["second"], draws["again"]
-    if not isinstance(first, Tensor) or first.shape != (n, joint.ndim) or first.dtype != torch.int64:
-        return {"factors": first}
     inside, cell = torch.ones((), dtype=torch.bool, device=joint.device), 0
     for size, column in zip(joint.shape, first.unbind(1), strict=True):
         inside = inside & ((column >= 0) & (column < size)).all()
@@ -97,15 +94,16 @@ def _sampled(draws: dict, joint: Tensor, n: int) -> dict[str, Tensor]:
     def as_often(counted: Tensor, wanted: Tensor) -> Tensor:  # within 5 standard deviations, and one draw
         return ((counted - wanted).abs() < 5 * (wanted * (1 - wanted) / n).sqrt() + 1 / n).all()
 
+    twice = (cell[1:] == cell[:-1]).float().mean()  # how often a cell comes twice running
     alone = [
         as_often(frequency.sum(others), joint.sum(others))
         for others in ([k for k in range(joint.ndim) if k != axis] for axis in range(joint.ndim))
     ]
     return {
-        "factors": torch.zeros_like(first),  # their shape and type; the values may be any
         "inside the grid": inside,
         "as often as the table says": as_often(frequency, joint),
         "each factor alone as often as the table says": torch.stack(alone).all(),
+        "a draw is independent of the one before": as_often(twice, joint.square().sum()),
         "a second draw differs": (first != second).any(),
         "the same seed gives the same draw": (first == again).all(),
     }
@@ -134,6 +132,7 @@ def sample_correlated(joint: Tensor, n: int, generator: torch.Generator) -> Tens
 @exercise(
     "What independence costs",
     points=2,
+    gradients=False,
     at_scale=lambda n: dict(joint=torch.randn(n, 64).softmax(1).view(n, 8, 8)),
 )
 def accuracy_bound(joint: Tensor) -> Tensor:
@@ -203,26 +202,24 @@ def linear_optimum(correlation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor, a: Tensor) -> dict[str, Tensor]:
-    """Two draws from one generator, and the first of a generator with the same seed."""
-    generator = generator_for(z)
-    first, second = implementation(z, a, generator), implementation(z, a, generator)
-    return {"first": first, "second": second, "again": implementation(z, a, generator_for(z))}
+    return draws(lambda generator: implementation(z, a, generator), z)
 
 
 def _shuffled(draws: dict, z: Tensor, a: Tensor) -> dict[str, Tensor]:
     """What must hold whatever the draw, on z (B, D) whose rows repeat one number each: their place in the batch."""
+    for draw in draws.values():
+        expect_like(draw, z)
     first, second, again = draws["first"], draws["second"], draws["again"]
-    if not isinstance(first, Tensor) or first.shape != z.shape:
-        return {"shuffled": first}
-    came_from = first[:, 0].long().clamp(0, len(z) - 1)
+    came_from = [draw[:, 0].long().clamp(0, len(z) - 1) for draw in draws.values()]
+    by_group = a.argsort(stable=True)
     return {
-        "shuffled": torch.zeros_like(first),  # its shape and type; the values may be any
         "each row comes once": (first[:, 0].sort().values == z[:, 0].sort().values).all(),
         "rows stay whole": (first == first[:, :1]).all(),
-        "rows stay in their group": (a[came_from] == a).all(),
+        "rows stay in their group": (a[came_from[0]] == a).all(),
         "the order is another one": (first != z).any(),
         "a second draw differs": (first != second).any(),
         "the same seed gives the same order": (first == again).all(),
+        **look_at_orders([by_group.argsort()[rows[by_group]] for rows in came_from]),
     }
 
 

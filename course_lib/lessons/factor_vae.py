@@ -14,8 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.contract import generator_for
-from course_lib.exercise.probe import TinyEncoder, check_report, linear, watch_gradients
+from course_lib.exercise.probe import (
+    Ear,
+    TinyEncoder,
+    check_report,
+    count_steps,
+    draws,
+    expect_like,
+    linear,
+    number,
+)
 from course_lib.models import VAE
 
 # ------------------------------------------------------------------ plain loops, given
@@ -49,34 +57,36 @@ def factor_vae_score_loop(
 # ------------------------------------------------------------------ exercises
 
 
-def _probe_permute(implementation: Callable, z: Tensor, seed: int) -> dict:
-    """Two calls with one generator."""
-    generator = generator_for(z, seed)
-    return {"first": implementation(z, generator), "second": implementation(z, generator)}
+def _probe_permute(implementation: Callable, z: Tensor, seed: int) -> dict[str, Tensor]:
+    return draws(lambda generator: implementation(z, generator), z, seed)
 
 
-def _permuted(draws: dict, z: Tensor, seed: int) -> dict:
+def _permuted(draws: dict, z: Tensor, seed: int) -> dict[str, Tensor]:
     """What holds whatever the draw, for z whose values differ within each latent (as those of real codes do).
 
-    Row numbers, (B, D): where each value of the result stood before.
+    Row numbers, (B, D): where each value of a draw stood before.
     """
-    results = [draws["first"], draws["second"]]
-    for result in results:
-        if not isinstance(result, Tensor) or result.shape != z.shape:
-            return {"permuted": result}
+    for draw in draws.values():
+        expect_like(draw, z)
     order = z.argsort(0)
-    first, second = (order.gather(0, r.argsort(0).argsort(0)) for r in results)
+    rows = [order.gather(0, draw.argsort(0).argsort(0)) for draw in draws.values()]
+    first, second, again = rows[0], rows[1], rows[-1]
     in_place = torch.arange(len(z), device=z.device)[:, None]
     half = len(z) / 2  # rows that agree: about one of B by chance, all of them by mistake
 
     def agree(a: Tensor, b: Tensor) -> Tensor:
-        return ((a == b).sum(0) > half).any().to(z.dtype)
+        return ((a == b).sum(0) > half).any()
 
+    moved = (first - in_place) % len(z)  # the same number in every row where a latent is rolled
+    crossed = (torch.stack(rows) < half) != (in_place < half)  # into the other half of the batch
     return {
-        "each latent's values, sorted": results[0].sort(0).values,
+        "each latent's values, sorted": draws["first"].sort(0).values,
         "a latent stays in place": agree(first, in_place),
+        "a latent is only rolled": agree(moved, moved[:1]),
+        "values come from all over the batch": crossed.any(),
         "two latents are shuffled alike": agree(first[:, 1:], first[:, :-1]),
         "two calls shuffle alike": agree(first, second),
+        "the same seed shuffles alike": (first == again).all(),
     }
 
 
@@ -86,9 +96,10 @@ def _permuted(draws: dict, z: Tensor, seed: int) -> dict:
     gradients=False,
     probe=_probe_permute,
     properties=_permuted,
-    at_scale=lambda n: dict(z=torch.randn(n, 10), seed=0),
+    at_scale=lambda n: dict(z=torch.randn(n, 64), seed=0),
+    operations=250,
     plain=permute_dims_loop,
-    timed_size=4096,
+    timed_size=1024,
 )
 def permute_dims(z: Tensor, generator: torch.Generator) -> Tensor:
     """Codes with every latent shuffled over the batch by a permutation of its own: samples of Π_j q(z_j).
@@ -172,26 +183,25 @@ def _probe_step(
     encoder: Tensor,
     decoder: Tensor,
     discriminator: Tensor,
-) -> dict:
-    """Two steps of plain gradient descent on tiny networks: what is reported, the weights, the gradients left over."""
-    vae = _TinyVAE(encoder, decoder)
-    critic = nn.Sequential(linear(discriminator), nn.Tanh(), linear(discriminator[:, :1].T), nn.Flatten(0))
+) -> dict[str, Tensor]:
+    """Two steps of plain gradient descent on tiny networks: what is reported, the weights, and what leaked."""
+    vae, ear = _TinyVAE(encoder, decoder), Ear()
+    layers = linear(discriminator), nn.Tanh(), linear(discriminator[:, :1].T), nn.Flatten(0)
+    critic = nn.Sequential(ear, *layers)
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (vae, critic)]
-    leaks = watch_gradients(vae, optimisers[1], x)
+    steps = [count_steps(optimiser) for optimiser in optimisers]
     players = Players(vae, critic, *optimisers)
     for part in noise:
         report = implementation(players, x, part, gamma, _roll_each)
-    check_report(report, STEP_REPORT)
-    if len(leaks) != len(noise):
-        raise ValueError(
-            f"expected one step of discriminator_optimiser in each step, counted {len(leaks)} in 2"
-        )
+        check_report(report, STEP_REPORT, x)
     return {
         **report,
         "encoder's weights after two steps": vae.encoder.weight.detach(),
         "decoder's weights after two steps": vae.decoder.weight.detach(),
-        "discriminator's weights after two steps": critic[0].weight.detach(),
-        "gradients in the VAE while the discriminator is updated": sum(leaks).detach(),
+        "discriminator's weights after two steps": critic[1].weight.detach(),
+        "gradients that came back to codes through the discriminator in two steps": number(ear.heard, x),
+        "updates of the VAE in two steps": number(len(steps[0]), x),
+        "updates of the discriminator in two steps": number(len(steps[1]), x),
     }
 
 
@@ -215,13 +225,15 @@ def factor_vae_step(
 ) -> dict[str, Tensor]:
     """One update of the VAE, then one of the discriminator, both on the codes z = μ + σ ε of the same batch.
 
-    1. The VAE descends factor_vae_loss, the discriminator held fixed. Then its gradients are set to None.
+    1. The VAE descends factor_vae_loss, the discriminator held fixed.
     2. The discriminator descends discriminator_loss: the first half of the codes as they are against
-       `permute` of the second half. No gradient reaches the VAE: its .grad is None while the discriminator steps.
+       `permute` of the second half. No gradient of that reaches the VAE: its codes are detached.
+
+    Each update uses the gradients of its own loss alone: none from the step before, none from the other's loss.
 
     players: vae, discriminator, vae_optimiser, discriminator_optimiser, in this order and under these names. x (B, …)
     and noise ε (B, D), B even; permute: your permute_dims with its generator. Returns {"loss", "total correlation",
-    "discriminator loss"}, scalar tensors on the device, each from before the update that it drives.
+    "discriminator loss"}, detached scalar tensors on the device, each from before the update that it drives.
     After Kim & Mnih (2018), Alg. 2, who encode a second batch to be permuted; here the halves are independent.
     """
 

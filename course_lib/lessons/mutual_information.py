@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.contract import generator_for
+from course_lib.exercise.probe import draws, expect_like, look_at_orders
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -71,7 +71,8 @@ def contingency_table(a: Tensor, b: Tensor, classes_a: int, classes_b: int) -> T
 def discrete_mutual_information(table: Tensor) -> Tensor:
     """I(a; b) = Σ_ij p_ij log[p_ij / (p_i p_j)] = KL[p(a, b) || p(a) p(b)], in nats, with 0 log 0 = 0.
 
-    table (…, K, L), counts or probabilities, of any dtype: p_ij is the table over its sum. Returns (…), float32.
+    table (…, K, L), counts (int64) or probabilities (float32): p_ij is the table over its sum. Rows and columns may be
+    empty. Returns (…), float32.
     """
 
 
@@ -94,24 +95,22 @@ def gaussian_total_correlation(covariance: Tensor) -> Tensor:
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor) -> dict[str, Tensor]:
-    """Two draws on z from one generator, and the first of a generator with the same seed."""
-    generator = generator_for(z)
-    first, second = implementation(z, generator), implementation(z, generator)
-    return {"first": first, "second": second, "again": implementation(z, generator_for(z))}
+    return draws(lambda generator: implementation(z, generator), z)
 
 
 def _shuffled(draws: dict, z: Tensor) -> dict[str, Tensor]:
     """What must hold whatever the draw, on z (B, D) whose rows differ and repeat one number each."""
+    for draw in draws.values():
+        expect_like(draw, z)
     first, second, again = draws["first"], draws["second"], draws["again"]
-    if not isinstance(first, Tensor) or first.shape != z.shape:
-        return {"shuffled": first}
+    order = z[:, 0].argsort()
     return {
-        "shuffled": torch.zeros_like(first),  # its shape and type; the values may be any
         "each row comes once": (first[:, 0].sort().values == z[:, 0].sort().values).all(),
         "rows stay whole": (first == first[:, :1]).all(),
         "the order is another one": (first != z).any(),
         "a second draw differs": (first != second).any(),
         "the same seed gives the same order": (first == again).all(),
+        **look_at_orders([order[draw[:, 0].argsort().argsort()] for draw in draws.values()]),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.exercise import exercise
-from course_lib.exercise.probe import TinyEncoder, check_report, linear, number, watch_gradients
+from course_lib.exercise.probe import Ear, TinyEncoder, check_report, count_steps, flag, linear, number
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -145,25 +145,23 @@ def _probe_step(
     confusion_weight: float,
 ) -> dict:
     """Two steps of plain gradient descent on tiny networks: what is reported, the weights, and what leaked."""
-    model = _TinyUFDN(encoder, decoder)
-    critic = nn.Sequential(
-        linear(critic_weight), nn.Tanh(), linear(critic_weight[:, :1].T.expand(code.shape[1], -1).cumsum(0))
-    )
+    model, ear = _TinyUFDN(encoder, decoder), Ear()
+    last = critic_weight[:, :1].T.expand(code.shape[1], -1).cumsum(0)
+    critic = nn.Sequential(ear, linear(critic_weight), nn.Tanh(), linear(last))
     optimisers = [torch.optim.SGD(m.parameters(), lr=0.05) for m in (model, critic)]
-    leaks = watch_gradients(model, optimisers[1], x)
+    steps = [count_steps(optimiser) for optimiser in optimisers]
     players = Players(model, critic, *optimisers)
     for part in noise:
         report = implementation(players, x, code, part, _tiny_task, kl_weight, confusion_weight)
-    check_report(report, STEP_REPORT)
+        check_report(report, STEP_REPORT, x)
     return {
         **report,
         "encoder's weights after two steps": model.encoder.weight.detach(),
         "decoder's weights after two steps": model.decoder.weight.detach(),
-        "critic's weights after two steps": critic[0].weight.detach(),
-        "gradients in the model while the critic is updated": sum(
-            leaks, torch.zeros((), device=x.device)
-        ).detach(),
-        "the critic's updates in two steps": number(len(leaks), x),
+        "critic's weights after two steps": critic[1].weight.detach(),
+        "gradients that came back to z through the critic in two steps": number(ear.heard, x),
+        "updates of the model in two steps": number(len(steps[0]), x),
+        "updates of the critic in two steps": number(len(steps[1]), x),
     }
 
 
@@ -200,11 +198,12 @@ def ufdn_step(
     """One update of the critic of domains, then one of encoder and decoder against the updated critic.
 
     z = μ + σ ε, ε = noise (B, D); x (B, …); code (B, K), the one-hot domain of each image.
-    1. The critic descends the cross-entropy of its logits critic(z) with the true domains. Nothing reaches the model:
-       its gradients, cleared to None, are still None while the critic steps.
+    1. The critic descends the cross-entropy of its logits with the true domains. No gradient of that reaches the model:
+       the critic is given z detached.
     2. The model descends ufdn_vae_loss(x, decode(z, code), …) + confusion_weight · confusion_loss(critic(z)) +
-       task_loss(z), a scalar that the caller adds. The critic is not updated here, and its next update starts from
-       cleared gradients.
+       task_loss(z), a scalar that the caller adds. The critic is not updated here.
+
+    Each update uses the gradients of its own loss alone: none from the step before, none from the other's loss.
 
     players: model, critic, model_optimiser, critic_optimiser, in this order and under these names. Returns {"critic
     loss", "VAE loss", "confusion", "task loss"}: detached scalars before their weights, each from before the update it
@@ -233,8 +232,8 @@ def _probe_translate(
     encode = _Counted(lambda x: ((x.flatten(1) @ encoder), (x.flatten(1) @ encoder).sin()))
     decode = _Counted(lambda z, code: _tiny_decode(z, code, decoder, code_weight, x.shape[1:]))
     result = implementation(encode, decode, x, len(code_weight))
-    calls = number(encode.calls + decode.calls, x)
-    return {"result": result, "calls of encode and decode": calls}
+    once = flag(encode.calls == decode.calls == 1, x)
+    return {"result": result, "encode and decode are called once, on one batch": once}
 
 
 def _tiny_decode(z: Tensor, code: Tensor, decoder: Tensor, code_weight: Tensor, shape: tuple) -> Tensor:
@@ -275,10 +274,10 @@ def _probe_interpolate(
     decoder: Tensor,
     code_weight: Tensor,
 ) -> dict:
-    """Decode with (z · decoder)·tanh + (code · code_weight)²; counts the calls."""
-    decode = _Counted(lambda z, code: ((z @ decoder).tanh() + (code @ code_weight).square())[:, None])
+    """Decode with tanh(z · decoder) + sin(code · code_weight); counts the calls."""
+    decode = _Counted(lambda z, code: ((z @ decoder).tanh() + (code @ code_weight).sin())[:, None])
     result = implementation(decode, z, start, end, alphas)
-    return {"result": result, "calls of decode": number(decode.calls, z)}
+    return {"result": result, "decode is called once, on one batch": flag(decode.calls == 1, z)}
 
 
 @exercise(
@@ -309,9 +308,17 @@ def interpolate_domains(
 
 def _probe_penalty(
     implementation: Callable, real: Tensor, fake: Tensor, mix: Tensor, weight: Tensor, head: Tensor
-) -> Tensor:
+) -> dict[str, Tensor]:
+    """With a critic of one hidden layer; once more with one whose gradients are looked at."""
+    own = weight.detach().clone().requires_grad_()
+
+    def critic(x: Tensor, weight: Tensor) -> Tensor:
+        return (x.flatten(1) @ weight + 0.5).tanh() @ head
+
     with torch.enable_grad():  # its speed is measured without
-        return implementation(lambda x: (x.flatten(1) @ weight).tanh() @ head, real, fake, mix)
+        result = implementation(lambda x: critic(x, weight), real, fake, mix)
+        implementation(lambda x: critic(x, own), real, fake, mix)
+    return {"result": result, "no gradient is left in the critic": flag(own.grad is None, real)}
 
 
 @exercise(

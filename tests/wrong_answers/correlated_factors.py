@@ -227,14 +227,6 @@ def accuracy_bound(joint):
     return torch.minimum(joint, q).sum((-2, -1))
 
 
-# %% accuracy_bound: the product detached
-# says: gradient
-@answer(correlated_factors.accuracy_bound)
-def accuracy_bound(joint):
-    q = (joint.sum(-1, keepdim=True) * joint.sum(-2, keepdim=True)).detach()
-    return torch.minimum(joint, q).sum((-2, -1))
-
-
 # %% accuracy_bound: squared differences
 @answer(correlated_factors.accuracy_bound)
 def accuracy_bound(joint):
@@ -405,7 +397,6 @@ def gaussian_conditional_mutual_information(covariance, x, y):
 
 
 # %% linear_optimum: eigh, whose gradient is NaN at correlation 0
-# says: NaN
 # says: eigenvalue|eigh
 @answer(correlated_factors.linear_optimum)
 def linear_optimum(correlation, noise):
