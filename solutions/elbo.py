@@ -317,7 +317,8 @@ importance_weighted_bound.mistake(
 )
 def linear_gaussian_log_likelihood(x, weight, bias, noise_variance):
     centred = x - bias  # (B, P)
-    covariance = weight @ weight.T + noise_variance * torch.eye(len(bias), device=x.device)  # (P, P)
+    eye = torch.eye(len(bias), device=x.device, dtype=x.dtype)
+    covariance = weight @ weight.T + noise_variance * eye  # (P, P)
     distance = (torch.linalg.solve_ex(covariance, centred.T).result * centred.T).sum(0)  # (B,)
     log_det = torch.linalg.slogdet(covariance).logabsdet
     return -0.5 * (distance + log_det + len(bias) * math.log(2 * math.pi))
@@ -345,7 +346,7 @@ def _(g):
 
 linear_gaussian_log_likelihood.mistake(
     "The noise enters as σ⁴: you squared noise_variance, which is σ² already. Add noise_variance to the diagonal.",
-    noise_squared=("noise_variance * torch", "noise_variance**2 * torch"),
+    noise_squared=("noise_variance * eye", "noise_variance**2 * eye"),
 )
 linear_gaussian_log_likelihood.mistake(
     "The constant is missing: P log 2π, with P the number of entries of x.",

@@ -36,10 +36,11 @@ from course_lib.exercise.answers import (
 from course_lib.exercise.check import Answer, _check_device, inspect_answer, measure_speed
 from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise, run_with_gradients
-from course_lib.exercise.device import DeviceWatch, watch
+from course_lib.exercise.device import DeviceWatch, SilentCovariance, modes_put_back, watch
 from course_lib.exercise.findings import Wrong
 from course_lib.exercise.progress import hint, progress, reveal, status
 from course_lib.exercise.report import Report, picture, show
+from course_lib.exercise.solution import Case
 from course_lib.lessons import elbo
 from tests.helpers import toy_lesson, toy_solutions
 
@@ -735,7 +736,7 @@ def test_a_changed_solution_hint_or_mistake_makes_a_key_stale(toy, tmp_path, mon
         "function": lambda x, y: 1.01 * toy_solutions.rooted(x, y),
         "hints": ["Another hint."],
         "mistakes": [],
-        "_cases": lambda g: [{"x": torch.randn(2, 3, generator=g), "y": torch.randn(2, 3, generator=g)}],
+        "_cases": lambda g: [Case(x=torch.randn(2, 3, generator=g), y=torch.randn(2, 3, generator=g))],
     }
     for name, value in changes.items():
         with monkeypatch.context() as patch:
@@ -1397,3 +1398,11 @@ def test_a_result_made_wholly_on_the_cpu_is_found(made, said):
     report = Report(ex.id)
     report.end(caught.value)
     assert report.status == "not GPU-ready" and re.search(said, words(report), flags=re.DOTALL), words(report)
+
+
+def test_modes_that_a_block_leaves_behind_are_taken_off():
+    """As a time limit may, that ends a check within the exit of its watch."""
+    with modes_put_back():
+        SilentCovariance().__enter__()
+        DeviceWatch(operations=0).__enter__()
+    assert torch.zeros(2, device="meta").add(1).is_meta, "a watch that is left over would refuse"

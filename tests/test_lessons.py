@@ -149,5 +149,5 @@ def test_a_plain_loop_gives_the_solutions_values(ex):
     key = find_key(ex)
     for case, want in zip(key.cases, key.outcomes, strict=True):
         for name, got in run(ex, ex.plain, copy_inputs(case)).items():
-            if name in want and not name.startswith("calls"):
+            if name in want and want[name].dtype != torch.bool:
                 assert torch.allclose(got.to(want[name].dtype), want[name], rtol=1e-3, atol=1e-4), name

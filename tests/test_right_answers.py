@@ -29,9 +29,6 @@ KNOWN_REJECTED: dict[str, list[str]] = {
     ],
 }
 KNOWN_ACCEPTED: dict[str, list[str]] = {
-    "the probe does not look at how the order was drawn": [
-        "factor_vae.permute_dims: a shuffle of each half with itself",
-    ],
     "what is made on the CPU and moved is not seen": [
         "mutual_information.shuffle_across_batch: drawn on the CPU, then moved",
         "beta_vae.stratified_weights: a Python list of lists",
@@ -39,46 +36,8 @@ KNOWN_ACCEPTED: dict[str, list[str]] = {
         "correlated_factors.shuffle_within_groups: drawn on the CPU, then moved",
         "why_disentangle.intervene: an index copied from the host to the device",
     ],
-    "no case at the threshold, with another one, or with latents in another order than the factors": [
-        "factor_vae.factor_vae_score: one latent for each factor at most",
-    ],
-    "the probe does not look at the critic's mode": [
-        "adda.adda_step: modes changed and never put back",
-    ],
-    "the probe does not look at what else x and its gradient are used for": [
-        "adda.gradient_reverse: the gradient changed in place",
-    ],
-    "the probe does not look at what is left in the critic's .grad": [
-        "ufdn.gradient_penalty: backward that fills the critic's gradients, too",
-    ],
-    "the probe does not look at the order of the draws": [
-        "correlated_factors.sample_correlated: sorted",
-    ],
-    "no label is large": [
-        "correlated_factors.shuffle_within_groups: label plus chance in float32, which large labels drown",
-    ],
 }
-KNOWN_MISLEADING: dict[str, list[str]] = {
-    "outputs in another order are told as wrong values": [
-        "adda.adda_step: the report's entries exchanged",
-        "correlated_factors.sample_correlated: equal steps from a random start, in order",
-    ],
-    "generic": [
-        "beta_vae.pairwise_log_density: without centring",
-    ],
-    "the cause of the memory is not named": [
-        "beta_vae.pairwise_log_density: broadcast over three axes",
-    ],
-    "told as wrong numbers": [
-        "factor_vae.factor_vae_step: codes encoded anew by the updated VAE",
-    ],
-    "a number of calls, without words": [
-        "ufdn.translate: domain by domain",
-    ],
-    "NaN, without a reason": [
-        "correlated_factors.linear_optimum: eigh, whose gradient is NaN at correlation 0",
-    ],
-}
+KNOWN_MISLEADING: dict[str, list[str]] = {}
 
 
 def listed(known: dict[str, list[str]]) -> set[str]:

@@ -30,7 +30,7 @@ from course_lib.exercise.compare import (
     structure,
 )
 from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
-from course_lib.exercise.device import DeviceWatch, SilentCovariance, watch
+from course_lib.exercise.device import DeviceWatch, SilentCovariance, modes_put_back, watch
 from course_lib.exercise.findings import QUIET, Wrong, error_text
 from course_lib.exercise.key import Key, find_key
 from course_lib.exercise.progress import note_check, status
@@ -43,6 +43,7 @@ def inspect_answer(ex: Exercise) -> Report:
     answers.called.clear()
     try:
         with (
+            modes_put_back(),
             time_limit(ex.seconds),
             torch.random.fork_rng(devices=[]),
             torch.enable_grad(),

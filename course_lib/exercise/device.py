@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, overrides
 from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -130,6 +132,22 @@ class DeviceWatch(TorchDispatchMode):
         self._seen.discard(key)
         self.alive -= size
         self._alive_double -= double
+
+
+@contextmanager
+def modes_put_back() -> Iterator[None]:
+    """Takes off whatever modes a block leaves behind: its time may be up within their own exit."""
+    stacks = (
+        (dispatch._get_current_dispatch_mode_stack, dispatch._pop_mode),
+        (overrides._get_current_function_mode_stack, overrides._pop_mode),
+    )
+    before = [len(stack()) for stack, _ in stacks]
+    try:
+        yield
+    finally:
+        for (stack, pop), depth in zip(stacks, before, strict=True):
+            while len(stack()) > depth:
+                pop()
 
 
 class SilentCovariance(TorchFunctionMode):
