@@ -110,9 +110,17 @@ def answer(ex: Exercise) -> Callable[[Callable], Exercise | Callable]:
     return plug_in
 
 
+class _MetaGenerator(torch.Generator):
+    """A generator that says it is where meta tensors are, as one on a GPU says where it is; torch accepts it there."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("meta")
+
+
 def generator_for(x: Tensor, seed: int = 0) -> torch.Generator:
-    """A seeded generator on the device of x, for probes; on the CPU for meta tensors, which accept that."""
-    return torch.Generator("cpu" if x.is_meta else x.device).manual_seed(seed)
+    """A seeded generator on the device of x, for probes."""
+    return (_MetaGenerator() if x.is_meta else torch.Generator(x.device)).manual_seed(seed)
 
 
 def copy_inputs(inputs: dict) -> dict:

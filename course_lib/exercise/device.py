@@ -32,19 +32,12 @@ _STALLS = {  # operations that make the host wait: the code of the finding
     ),
     **dict.fromkeys(("equal", "allclose"), "host comparison"),
 }
-
-
-_DRAWS = (
-    "randperm",
-    "rand",
-    "randn",
-    "randint",
-    "random_",
-    "uniform_",
-    "normal_",
-    "exponential_",
-    "bernoulli",
-)
+_FROM_HOST = (
+    torch.tensor,
+    torch.as_tensor,
+    torch.asarray,
+    Tensor.new_tensor,
+)  # numbers to the device, one by one
 
 
 class NotReady(Exception):
@@ -65,22 +58,21 @@ class DeviceWatch(TorchDispatchMode):
         self._alive_double = 0
         self.largest: tuple[int, tuple[int, ...]] = 0, ()  # bytes and shape of the largest tensor
         self._seen: set[int] = set()
-        self._drew = False  # whether random numbers were drawn on the CPU, as a probe's generator for meta tensors does
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs, name = kwargs or {}, func.overloadpacket.__name__
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        name = func.overloadpacket.__name__
         if any(x.is_meta for x in tensors):
             self._check(name, args, kwargs, tensors)
-        elif name in _DRAWS:
-            self._drew = True
-        elif name == "_to_copy" and kwargs.get("device") is not None and not self._drew:
-            if torch.device(kwargs["device"]).type == "meta" and args[0].ndim > 0:
-                self.fail("made on the CPU")
+            kwargs = {k: v for k, v in kwargs.items() if k != "generator"}  # some kernels on meta know none
         result = func(*args, **kwargs)
-        for x in tree_leaves(result):
-            if isinstance(x, Tensor) and x.is_meta:
+        made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        if kwargs.get("generator") is not None and not all(x.is_meta for x in made):
+            self.fail("CPU draw")  # all generators of this run are, they say, on meta
+        if name == "_to_copy" and made[0].is_meta and not tensors[0].is_meta:
+            self.fail("made on the CPU")
+        for x in made:
+            if x.is_meta:
                 self._count(x)
         return result
 
@@ -92,6 +84,8 @@ class DeviceWatch(TorchDispatchMode):
             self.fail("copy to CPU")
         if name == "copy_" and args[0].device.type == "cpu":
             self.fail("copy to CPU")
+        if name == "copy_" and args[1].device.type == "cpu" and args[1].ndim > 0:
+            self.fail("made on the CPU")
         if name in ("copy_", "lift_fresh", "detach"):
             return
         if name in ("index", "index_put", "index_put_"):
@@ -150,6 +144,23 @@ def modes_put_back() -> Iterator[None]:
                 pop()
 
 
+class HostNumbers(TorchFunctionMode):
+    """Sees what no operation shows: an answer that makes Python's numbers a tensor on the device, which a GPU waits for."""
+
+    def __init__(self, watch: DeviceWatch):
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        by_the_answer = (
+            sys._getframe(1).f_code.co_filename == self.watch.file
+        )  # modules may, once, when they are built
+        if by_the_answer and func in _FROM_HOST and result.is_meta and not isinstance(args[-1], Tensor):
+            self.watch.fail("made on the CPU")
+        return result
+
+
 class SilentCovariance(TorchFunctionMode):
     """torch.cov without what it asks the host: whether its divisor, a matter of shapes, is positive."""
 
@@ -179,6 +190,7 @@ def watch(
     inputs = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in inputs.items()}
     gradients = ex.gradients if gradients is None else gradients
     mode = DeviceWatch(file, ex.operations if ex.at_scale else None)
+
     for x in inputs.values():  # inputs exist anyway: they do not count
         if isinstance(x, Tensor):
             mode._seen.add(x.untyped_storage()._cdata)
@@ -190,7 +202,7 @@ def watch(
         return result
 
     try:
-        with SilentCovariance(), mode:
+        with SilentCovariance(), HostNumbers(mode), mode:
             (run_with_gradients if gradients else run)(ex, watched, inputs)
     except Exception as error:
         if mode.problem is None and isinstance(error, TypeError) and "numpy" in str(error):

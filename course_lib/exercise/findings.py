@@ -214,6 +214,11 @@ KINDS = {
         "Your answer makes a tensor on the CPU, from NumPy or a Python list perhaps, and copies it to the input's device: a GPU "
         "waits for it. Make it there: device=x.device, torch.zeros_like(x), x.new_zeros(…).",
     ),
+    "CPU draw": Kind(
+        "not GPU-ready",
+        "Your answer draws random numbers on the CPU, and `generator` may be on a GPU: it then fails. Draw where the "
+        "generator is: device=generator.device.",
+    ),
     "many operations": Kind(
         "not GPU-ready",
         "Your answer launches more than {operations:,} operations, one after the other: is there a Python loop over "
