@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.probe import draws, expect_like, look_at_orders
+from course_lib.exercise.probe import DRAWS, draws, expect_like, look_at_orders
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -202,7 +202,7 @@ def linear_optimum(correlation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor, a: Tensor) -> dict[str, Tensor]:
-    return draws(lambda generator: implementation(z, a, generator), z)
+    return draws(lambda generator: implementation(z, a, generator), z, names=DRAWS)
 
 
 def _shuffled(draws: dict, z: Tensor, a: Tensor) -> dict[str, Tensor]:
@@ -231,7 +231,7 @@ def _shuffled(draws: dict, z: Tensor, a: Tensor) -> dict[str, Tensor]:
     properties=_shuffled,
     at_scale=lambda n: dict(z=torch.randn(n, 10), a=torch.randint(10, (n,))),
     memory=4 * MB,
-    operations=200,
+    operations=500,
     plain=shuffle_within_groups_loop,
     timed_size=4096,
 )

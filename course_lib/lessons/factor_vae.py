@@ -97,7 +97,7 @@ def _permuted(draws: dict, z: Tensor, seed: int) -> dict[str, Tensor]:
     probe=_probe_permute,
     properties=_permuted,
     at_scale=lambda n: dict(z=torch.randn(n, 64), seed=0),
-    operations=250,
+    operations=150,
     plain=permute_dims_loop,
     timed_size=1024,
 )

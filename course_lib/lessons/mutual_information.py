@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.probe import draws, expect_like, look_at_orders
+from course_lib.exercise.probe import DRAWS, draws, expect_like, look_at_orders
 
 # ------------------------------------------------------------------ plain loops, given
 
@@ -95,7 +95,7 @@ def gaussian_total_correlation(covariance: Tensor) -> Tensor:
 
 
 def _probe_shuffle(implementation: Callable, z: Tensor) -> dict[str, Tensor]:
-    return draws(lambda generator: implementation(z, generator), z)
+    return draws(lambda generator: implementation(z, generator), z, names=DRAWS)
 
 
 def _shuffled(draws: dict, z: Tensor) -> dict[str, Tensor]:
