@@ -37,7 +37,7 @@ from course_lib.grading.submission import CODE, RAW, plan, read, table
 from course_lib.grading.supervisor import grade
 from tests.helpers import JOBS, red_team
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
-from tests.helpers.corpus import read_cells
+from tests.helpers.corpus import LOST_IN_GRADING, read_cells
 from tests.helpers.red_team import CASES, MANIFEST, RIGHT, answer, notebook, with_kl
 
 SEED = 20_26
@@ -208,21 +208,12 @@ def test_mistakes_fail_on_fresh_inputs_with_their_sentence(ex, name, answer_fold
     assert row.diagnosis == find_key(ex).sentences[name] and row.mistake == name, row
 
 
-# Right answers that lose their point in grading alone, and why. An entry that has become right makes its test fail.
-KNOWN_LOST = {
-    "adda.copy_encoder: pickled and unpickled": "pickle copies bytes, by no operation",
-    "ufdn.ufdn_step: each zero_grad right before its own backward, model's cleared at the end": "not yet known",
-    "beta_vae.log_aggregate_posterior: the student's own pairwise_log_density": "its operations grow from the small "
-    "size to the large one",
-}
-
-
 @pytest.mark.parametrize("cell", read_cells("right_answers"), ids=lambda cell: cell.id)
 def test_what_passes_in_the_notebook_passes_in_the_grader(cell, answer_folder):
     answers.save_answer(cell.ex, cell.text)
     if inspect_answer(cell.ex).passed:
         row = judged(cell.ex)
-        assert row.passed == (cell.id not in KNOWN_LOST), row
+        assert row.passed == (cell.id not in LOST_IN_GRADING), row
 
 
 VIEWS = {  # each gives x back, as another view of it
