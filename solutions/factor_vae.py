@@ -500,6 +500,10 @@ def _(g):
         threshold=0.5,
     )
     yield Case(**_random_votes(g, 2, 2, [1.0], 1), global_variance=torch.tensor([500.0]))
+    best, factors = torch.tensor([0, 0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 0, 0])
+    moved = 2 - 1.9 * F.one_hot(best, 2)  # both latents stand for factor 0; no latent stands for factor 1
+    codes = torch.stack([torch.zeros(7, 2), moved], dim=1)
+    yield Case(codes=codes, factors=factors, global_variance=torch.ones(2), n_factors=2)
 
 
 factor_vae_score.mistake(

@@ -90,9 +90,8 @@ def test_the_recipe_for_an_exercise_works(tmp_path):
     """The README's contract, solution and cells, put where it says: key, stub, right and wrong answers."""
     tree = tmp_path / "course"
     copy_course(tree, tuple(x.module for x in LESSONS))
-    blocks = re.findall(
-        r"```python\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
-    )
+    recipe = (ROOT / "README.md").read_text(encoding="utf-8").partition("## How to add an exercise")[2]
+    blocks = re.findall(r"```python\n(.+?)```", recipe.partition("\n## ")[0], flags=re.DOTALL)
     contract, solution, stub, check = blocks
     for folder, text in (("course_lib/lessons", contract), ("solutions", solution)):
         with open(tree / folder / "mutual_information.py", "a") as file:

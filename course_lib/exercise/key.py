@@ -83,7 +83,7 @@ def record(ex: Exercise, seed: int = 0, cases: list[dict] | None = None) -> Key:
             mistakes={},
             sentences={m.name: m.sentence for m in solution.mistakes},
             hints=list(solution.hints),
-            reasons=[c.reason for c in cases],
+            reasons=[getattr(c, "reason", "") for c in cases],
         )
         for mistake in solution.mistakes:
             _add_mistake(key, ex, mistake)

@@ -53,7 +53,7 @@ def entropy(p: Tensor) -> Tensor:
     points=2,
     gradients=False,
     at_scale=lambda n: dict(
-        a=torch.randint(100, (n,)), b=torch.randint(80, (n,)), classes_a=100, classes_b=80
+        a=torch.randint(80, (n,)), b=torch.randint(100, (n,)), classes_a=80, classes_b=100
     ),
     full_size=1_000_000,
     memory=64 * MB,
