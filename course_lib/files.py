@@ -22,8 +22,11 @@ def replace(path: Path, content: str | bytes | Callable[[Path], object]) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        draft.touch()
         if callable(content):
+            mode = draft.stat().st_mode
             content(draft)
+            draft.chmod(mode & 0o777)  # as the umask has it: safetensors writes for its own user alone
         elif isinstance(content, bytes):
             draft.write_bytes(content)
         else:

@@ -28,3 +28,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         replace(path, half)
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+def test_others_may_read_what_a_writer_made_for_itself(tmp_path):
+    path = tmp_path / "file.txt"
+
+    def private(draft):
+        draft.write_text("x")
+        draft.chmod(0o600)
+
+    replace(path, "x")
+    usual = path.stat().st_mode
+    replace(path, private)
+    assert path.stat().st_mode == usual
