@@ -9,15 +9,17 @@ import textwrap
 
 import pytest
 import torch
+from torch import Tensor
 
 from course_lib.catalogue import LESSONS, exercises
 from course_lib.cli import stale_keys
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.compare import agrees
-from course_lib.exercise.contract import copy_inputs, run
-from course_lib.exercise.key import find_key, record
+from course_lib.exercise.contract import copy_inputs, is_symmetric, run
+from course_lib.exercise.key import find_key, outcome, record, solutions_only
 from course_lib.files import data_folder
+from course_lib.grading.judge import alike, draw_test
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
 
 every_exercise = pytest.mark.parametrize("ex", EXERCISES, ids=lambda ex: ex.id)
@@ -84,6 +86,26 @@ def test_a_contract_says_what_it_wants(ex):
     assert all(p.annotation is not p.empty for p in annotations.parameters.values()), "types are missing"
     assert annotations.return_annotation is not annotations.empty
     assert ex.at_scale or not (ex.memory or ex.plain), "a bound at full size needs at_scale"
+
+
+@every_exercise
+def test_what_is_asked_at_scale_does_not_hang_on_rounding(ex):
+    """The grader compares a hundredth there: inputs moved by a millionth move no result by a tenth of that."""
+    if ex.properties or not ex.at_scale:
+        pytest.skip("random, or of one size")
+    for seed in range(2):
+        for case, want in zip((scaled := draw_test(ex, seed).scaled).cases, scaled.outcomes, strict=True):
+            near = {
+                k: moved(v) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in case.items()
+            }
+            with solutions_only():
+                got = outcome(ex, answers.find_solution(ex).function, near)
+            assert alike(got, want, 0.1)
+
+
+def moved(x: Tensor) -> Tensor:
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    return x * (1 + 1e-6 * (noise + noise.mT if is_symmetric(x) else noise))
 
 
 @every_exercise

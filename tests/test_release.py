@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import textwrap
-import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 from course_lib import cli, release
 from course_lib.catalogue import LESSONS
 from tests.helpers import ROOT, lab, run_in
-from tests.helpers.cells import MARK, code_cells
+from tests.helpers.cells import code_cells
 
 ADDRESS = "https://example.org/course/"
 
@@ -264,7 +263,7 @@ def test_make_lab_in_a_students_folder(student, tmp_path):
 
 @pytest.mark.slow
 def test_a_notebook_alone_on_colab(student, editions, tmp_path):
-    """Only one notebook in an empty folder: its first cell installs the wheel, all others run."""
+    """Only one notebook in an empty folder: its first cell installs the wheel, and all run. Checks have no stored output to differ from."""
     folder, clean = student
     python = folder / ".venv/bin/python"
     if not python.exists():
@@ -290,13 +289,8 @@ def test_a_notebook_alone_on_colab(student, editions, tmp_path):
     ]
     env = clean | {"IPYTHONDIR": str(tmp_path / "ipython"), "TQDM_DISABLE": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 1, done.stdout + done.stderr
-    failed = {
-        int(case.get("name").removeprefix("Cell "))
-        for case in ElementTree.parse(tmp_path / "report.xml").iter("testcase")
-        if case.find("failure") is not None
-    }
-    assert failed == {i for i, cell in enumerate(code_cells(notebook)) if cell["source"].startswith(MARK)}
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f" {len(code_cells(notebook))} passed" in done.stdout
     found = subprocess.run(
         [python, "-c", "import course_lib; print(course_lib.__file__)"],
         cwd=tmp_path,

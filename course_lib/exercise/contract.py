@@ -178,7 +178,10 @@ def _symmetrised(gradient: Tensor | None, x: Tensor) -> Tensor | None:
 
     A function of a symmetric matrix may read the upper half, the lower half or both; all are the same function.
     """
-    square = gradient is not None and x.ndim >= 2 and x.shape[-1] == x.shape[-2]
-    if not square or x.is_meta or not torch.equal(x, x.mT):
-        return gradient
-    return (gradient + gradient.mT) / 2
+    return gradient if gradient is None or not is_symmetric(x) else (gradient + gradient.mT) / 2
+
+
+def is_symmetric(x: Tensor) -> bool:
+    """Whether x holds square matrices that equal their transposes."""
+    square = x.ndim >= 2 and x.shape[-1] == x.shape[-2] and not x.is_meta
+    return square and torch.equal(x, x.mT)

@@ -206,10 +206,10 @@ def _probe_step(
     at_scale=lambda n: dict(
         source_x=torch.randn(n, 64),
         target_x=torch.randn(n, 64),
-        source_weight=torch.randn(32, 64),
-        target_weight=torch.randn(32, 64),
+        source_weight=torch.randn(32, 64) / 8,
+        target_weight=torch.randn(32, 64) / 8,
         running_mean=torch.randn(32),
-        critic_weight=torch.randn(16, 32),
+        critic_weight=torch.randn(16, 32) / 4,
     ),
     full_size=256,
 )

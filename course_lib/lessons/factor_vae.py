@@ -214,9 +214,9 @@ def _probe_step(
         x=torch.rand(n, 64),
         noise=torch.randn(2, n, 10),
         gamma=10.0,
-        encoder=torch.randn(20, 64),
-        decoder=torch.randn(64, 10),
-        discriminator=torch.randn(32, 10),
+        encoder=torch.randn(20, 64) / 8,
+        decoder=torch.randn(64, 10) / 8,
+        discriminator=torch.randn(32, 10) / 4,
     ),
     full_size=256,
 )
