@@ -1,11 +1,12 @@
-# `make lab` opens the course in JupyterLab, `make check` runs the quick tests, `make test` all of them.
+# `make lab` opens the course in JupyterLab, `make check` runs the quick tests, `make test` all of them,
+# `make book` makes the site.
 # Both create the environment they need. PYTHON chooses the interpreter (3.11 or later).
 
 PYTHON ?= python3
 VENV   ?= .venv
 ROOT   := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: lab lint check test notebooks benchmarks clean
+.PHONY: lab lint check test notebooks benchmarks book clean
 
 lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.ipynb
@@ -27,6 +28,9 @@ test: lint
 notebooks: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/notebooks.py --write
 
+book: $(VENV)/installed-book
+	$(VENV)/bin/course book -o dist/book
+
 benchmarks: $(VENV)/installed
 	for file in benchmarks/*.py; do $(VENV)/bin/python $$file || exit 1; done
 	$(VENV)/bin/python -m tests.mutants
@@ -42,6 +46,10 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/installed $(VENV)/installed-book
+
+$(VENV)/installed-book: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet --editable '.[book]'
 	touch $@ $(VENV)/installed
 
 clean:

@@ -1,4 +1,4 @@
-"""The command line: for students (check), instructors (grade, solve, release) and authors (keys, pretrain)."""
+"""The command line: for students (check), instructors (grade, solve, release, book) and authors (keys, pretrain)."""
 
 from __future__ import annotations
 
@@ -181,6 +181,27 @@ def release(
         raise typer.Exit(1) from None
     for path in made:
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def book(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the site goes.")],
+    instructor: Annotated[
+        bool, typer.Option("--instructor", help="With teacher's notes, solutions and common mistakes.")
+    ] = False,
+    repository: Annotated[
+        str, typer.Option(help="owner/name on GitHub, for the buttons to Colab and to download.")
+    ] = "",
+) -> None:
+    """Build the site of the course from its notebooks as they are stored: to read, offline, in any browser."""
+    from course_lib.book import book
+
+    try:
+        start = book(out, instructor, repository)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, RuntimeError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{start} is the start page.")
 
 
 def _find(name: str, kind: type = object) -> Lesson | Exercise:

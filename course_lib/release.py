@@ -22,7 +22,13 @@ from course_lib.catalogue import LESSONS, Lesson, find
 
 ROOT = Path(course_lib.__file__).parents[1]
 NAME = "disentanglement"  # of the zip, and of the folder in it
-FILES = ("README.md", "LICENSE", "Makefile", "environment.yml", "pyproject.toml")
+FILES = ("LICENSE", "Makefile", "environment.yml", "pyproject.toml", "references.bib", "CITATION.cff")
+FOR_STUDENTS = (  # sections of the README
+    "If you are a student",
+    "Bring the real files",
+    "From the lecture's slides to the notebooks",
+    "References",
+)
 WHEEL = 'WHEEL = ""'  # in the first code cell of every notebook
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 COLAB = "https://colab.research.google.com/github/{repository}/blob/main/notebooks/{notebook}"
@@ -81,6 +87,9 @@ def copy_course(tree: Path, lessons: tuple[str, ...]) -> None:
         target = tree / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.read_bytes())
+    readme = sections((ROOT / "README.md").read_text(encoding="utf-8"))
+    text = readme[""] + "\n".join(f"## {title}\n\n{readme[title]}\n" for title in FOR_STUDENTS)
+    (tree / "README.md").write_text(text, encoding="utf-8")
     if lessons:
         text = (ROOT / "solutions/__init__.py").read_text(encoding="utf-8")
         filled, found = re.subn(r"(?m)^(REVEALED: [^=]+= )\(\)", rf"\g<1>{lessons!r}", text)
@@ -91,6 +100,12 @@ def copy_course(tree: Path, lessons: tuple[str, ...]) -> None:
             'packages = ["course_lib"]', 'packages = ["course_lib", "solutions"]'
         )
         project.write_text(packages)
+
+
+def sections(readme: str) -> dict[str, str]:
+    """A text's sections by their heading; what stands above the first under ""."""
+    first, *rest = re.split(r"^## (.+)\n", readme, flags=re.MULTILINE)
+    return {"": first, **{title: text.strip() for title, text in zip(rest[::2], rest[1::2], strict=True)}}
 
 
 def build_wheel(tree: Path, out: Path) -> Path:

@@ -130,13 +130,13 @@ def test_nothing_in_a_public_sentence_comes_from_a_case_or_an_exception():
 
 # ---------------------------------------------------------------- imports point one way
 
-LAYERS = [  # each imports from those above it, and within its own; grading, release and cli stand beside the lessons
+LAYERS = [  # each imports from those above it, and within its own; grading, release, book and cli stand beside the lessons
     {"catalogue", "cores", "files"},
     {"exercise"},
     {"checkpoints", "datasets", "metrics", "models", "plots", "training", "widgets"},
     {"lessons"},
     {"experiments"},
-    {"notebook", "grading", "release", "cli", "__main__", "course_lib"},
+    {"notebook", "grading", "release", "book", "cli", "__main__", "course_lib"},
 ]
 ABOVE = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 

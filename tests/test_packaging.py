@@ -34,13 +34,13 @@ def test_licence_names_both_parts():
 
 
 def test_readme_commands_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
     targets = set(
         re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     )
     commands = set(re.findall(r"^make ([a-z]+)", readme, flags=re.MULTILINE))
     commands |= set(re.findall(r"`make ([a-z]+)", readme))
-    assert {"lab", "test"} <= commands <= targets
+    assert {"lab", "test", "book"} <= commands <= targets
 
 
 def test_readme_pictures_and_links_exist():
@@ -78,7 +78,7 @@ def test_every_paper_is_among_the_references():
     used = papers(
         *ROOT.glob("course_lib/**/*.py"), *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.py")
     )
-    assert used and used <= papers(ROOT / "README.md")
+    assert used and used <= papers(ROOT / "references.bib")
 
 
 def test_every_lesson_is_in_the_readme():
@@ -87,10 +87,10 @@ def test_every_lesson_is_in_the_readme():
 
 
 def test_the_recipe_for_an_exercise_works(tmp_path):
-    """The README's contract, solution and cells, put where it says: key, stub, right and wrong answers."""
+    """The contract, solution and cells of CONTRIBUTING.md, put where it says: key, stub, right and wrong answers."""
     tree = tmp_path / "course"
     copy_course(tree, tuple(x.module for x in LESSONS))
-    recipe = (ROOT / "README.md").read_text(encoding="utf-8").partition("## How to add an exercise")[2]
+    recipe = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How to add an exercise")[2]
     blocks = re.findall(r"```python\n(.+?)```", recipe.partition("\n## ")[0], flags=re.DOTALL)
     contract, solution, stub, check = blocks
     for folder, text in (("course_lib/lessons", contract), ("solutions", solution)):
