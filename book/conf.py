@@ -15,6 +15,8 @@ suppress_warnings = ["ref.python"]  # two lessons may each have a class of one n
 mathjax_path = "mathjax/tex-chtml.js"
 mathjax3_config = {"options": {"enableMenu": False}}  # the menu would load more scripts
 
+add_module_names = False
+
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["style.css"]

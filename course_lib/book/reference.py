@@ -37,7 +37,7 @@ def write_reference(folder: Path, bibliography, instructor: bool) -> None:
             page = module_page(name, path, addresses)
             if page:
                 (folder / f"reference/{name}.md").write_text(page, encoding="utf-8")
-                names.append(name)
+                names.append(f"{name.removeprefix('course_lib.')} <{name}>")
                 text += f"- [`{name}`]({name}.md)\n"
         text += "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
     (folder / "reference/index.md").write_text(text, encoding="utf-8")
