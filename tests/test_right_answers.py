@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import functools
-import json
 import re
 from collections import Counter
 
@@ -15,11 +12,7 @@ from course_lib.catalogue import exercises
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.findings import QUIET
-from course_lib.grading import inside
-from course_lib.grading.judge import draw_test, judge
-from course_lib.grading.sandbox import Limits
 from course_lib.grading.supervisor import grade
-from course_lib.grading.wire import decode_all, encode_all
 from tests.helpers.corpus import LOST_IN_GRADING, read_cells, words
 from tests.helpers.red_team import notebook
 
@@ -72,37 +65,6 @@ def test_a_wrong_answer_is_rejected_and_told_why(cell, inspect):
         told = all(re.search(p, words(report), re.IGNORECASE) for p in cell.patterns("says"))
         misled = any(re.search(p, words(report), re.IGNORECASE) for p in cell.patterns("not"))
         assert (told and not misled) == (cell.id not in KNOWN_MISLEADING), words(report)
-
-
-drawn = functools.cache(draw_test)
-
-
-@pytest.fixture
-def judged(folder, revealed):
-    """What the grader decides of an answer, its three processes in one: no sandbox, and nothing hostile to keep in it."""
-
-    def judged(cell, seed):
-        ex, test = cell.ex, drawn(cell.ex, seed)
-        answers.save_answer(ex, cell.text)
-        with contextlib.ExitStack() as stack:
-            if ex.properties:
-                stack.callback(setattr, ex, "properties", ex.properties)
-                ex.properties = None
-            cases = [decode_all(encode_all(case)) for case in test.decoys.cases + test.scaled_decoys]
-            found = json.loads(json.dumps(inside.observe(ex, cases, [])))
-        return judge(ex, test, found, cell.text, Limits(), replay)
-
-    def replay(message):
-        return json.loads(json.dumps(inside.replay_all(message)))
-
-    return judged
-
-
-@pytest.mark.parametrize("seed", [2026, 2027])
-@pytest.mark.parametrize("cell", RIGHT, ids=lambda cell: cell.id)
-def test_a_right_answer_passes_the_judge(cell, seed, judged):
-    row = judged(cell, seed)
-    assert row.passed == (cell.id not in LOST_IN_GRADING | KNOWN_REJECTED), (row.code, row.message)
 
 
 @pytest.mark.slow
