@@ -216,8 +216,8 @@ class Answer:
     def line(self, number: int) -> tuple[str, str]:
         return "In your code:", linecache.getline(self.file, number).strip()
 
-    def call(self, case: dict, report: Report) -> dict:
-        """Run one case, through the probe; complain about inputs changed in place."""
+    def call(self, case: dict, report: Report, method: Callable = run) -> dict:
+        """Run one case, through the probe; complain about inputs changed in place. `method` is `run` or `draw`."""
         inputs, returned = copy_inputs(case), []
 
         def implementation(*args, **kwargs):
@@ -228,7 +228,7 @@ class Answer:
             return returned[-1]
 
         try:
-            found = self.guard(run, self.ex, implementation, inputs)
+            found = self.guard(method, self.ex, implementation, inputs)
         except Wrong as wrong:  # the probe may fail on what the answer returned
             if returned and wrong.finding.code == "raised" and not wrong.details:
                 text = wrong.finding.fields["text"]

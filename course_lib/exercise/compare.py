@@ -106,7 +106,7 @@ def diagnose(ex: Exercise, key: Key, results: list[dict], gradients: bool) -> di
     for name, outcomes in key.mistakes.items():
         pairs = zip(results, outcomes, key.noise, strict=True)
         if all(agrees(ex, got, want, gradients, noise, times=10) for got, want, noise in pairs):
-            return {"mistake": name, "diagnosis": key.sentences[name]}
+            return key.named(name)
     return {}
 
 
@@ -122,7 +122,7 @@ def diagnose_structure(key: Key, results: list[dict]) -> dict[str, str]:
             and torch.allclose(g.double(), w.double(), 1e-4, 1e-5, True)
             for g, w in pairs
         ):
-            return {"mistake": name, "diagnosis": key.sentences[name]}
+            return key.named(name)
     return {}
 
 
@@ -130,7 +130,7 @@ def diagnose_raised(key: Key, finding: Finding) -> dict[str, str]:
     """The named mistake that raises the same, and its sentence; {} if there is none."""
     said = finding.fields.get("text")
     name = next((name for name, text in key.raises.items() if text == said), None)
-    return {} if name is None else {"mistake": name, "diagnosis": key.sentences[name]}
+    return {} if name is None else key.named(name)
 
 
 def compare(ex: Exercise, key: Key, results: list[dict], step: str) -> None:

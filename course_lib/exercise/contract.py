@@ -138,6 +138,12 @@ def _lay_out(x: Tensor) -> Tensor:
 
 
 def run(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
+    """What `draw` gives; of a random answer, the properties of what it draws."""
+    result = draw(ex, implementation, inputs)
+    return ex.properties(result, **inputs) if ex.properties else result
+
+
+def draw(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
     """Call an implementation through the exercise's probe; its result as named tensors.
 
     A tensor is {"result": …}, a tuple {"result 0": …, …}, a dict stays. Anything else is returned under
@@ -148,7 +154,7 @@ def run(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tenso
         result = {f"result {i}": value for i, value in enumerate(result)}
     elif not isinstance(result, dict):
         result = {"result": result}
-    return ex.properties(result, **inputs) if ex.properties else result
+    return result
 
 
 def run_with_gradients(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor | None]:

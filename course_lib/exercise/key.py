@@ -43,6 +43,14 @@ class Key:
     raises: dict[str, str] = field(default_factory=dict)  # what a mistake raises, by name
     reasons: list[str] = field(default_factory=list)  # what is said where a case alone fails
 
+    def named(self, variant: str) -> dict[str, str]:
+        """A mistake as a finding has it. Variants share one sentence, and go by the name of the first."""
+        sentence = self.sentences[variant]
+        return {
+            "mistake": next(m for m, said in self.sentences.items() if said == sentence),
+            "diagnosis": sentence,
+        }
+
 
 def outcome(ex: Exercise, implementation: Callable, inputs: dict) -> dict[str, Tensor]:
     """Outputs and, where the exercise asks for them, gradients; what no gradient reaches is absent."""

@@ -30,7 +30,7 @@ from course_lib.catalogue import exercises, find
 from course_lib.exercise import answers
 from course_lib.exercise.answers import MissingAnswer
 from course_lib.exercise.check import _check_device, _load
-from course_lib.exercise.contract import Exercise, copy_inputs, run_with_gradients
+from course_lib.exercise.contract import Exercise, copy_inputs, draw, run_with_gradients
 from course_lib.exercise.device import warm_up
 from course_lib.exercise.findings import Finding, Wrong
 from course_lib.exercise.key import Key
@@ -213,7 +213,6 @@ def check(request: dict) -> dict:
      "peak": bytes, "wrong": {stage: {"finding", "line"}}, "notes": [codes], "called": [ids]}
     """
     ex, cases = find(request["exercise"]), [decode_all(case) for case in request["cases"]]
-    ex.properties = None  # of what is drawn, values go out: their properties are told by the judge
     with references(request["references"]) as recording:
         return observe(ex, cases, recording)
 
@@ -228,7 +227,7 @@ def observe(ex: Exercise, cases: list[dict], recording: list) -> dict:
             answer = _load(ex)
             for case, programs in zip(cases, found["programs"], strict=True):
                 with recorded(case, recording) as recorder:
-                    outcome = answer.call(case, report)
+                    outcome = answer.call(case, report, draw)  # the judge tells the properties of it
                 programs["values"] = recorder.program(outcome)
                 found["cases"].append(encode_all(outcome))
         if "runs" not in found["wrong"]:
