@@ -86,13 +86,26 @@ def pretrain(
 @app.command()
 def grade(
     submissions: Annotated[
-        list[Path], typer.Argument(help="Notebooks, folders or zips; or one folder or zip of a class.")
-    ],
+        list[Path] | None, typer.Argument(help="Notebooks, folders or zips; or one folder or zip of a class.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where gradebook, results and feedback go.")
     ] = None,
     only_list: Annotated[
         bool, typer.Option("--list", help="Say who handed in what, and grade nothing.")
+    ] = False,
+    lessons: Annotated[str, typer.Option(help="Only these: 02,03.")] = "",
+    assignment: Annotated[
+        Path | None, typer.Option(help="A TOML file: lessons, exclude, points, due, timezone, late.")
+    ] = None,
+    roster: Annotated[
+        Path | None, typer.Option(help="A CSV of the class: the platform's own, or id, email, name.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Grade this exercise anew for everybody, and none besides.")
+    ] = None,
+    similar: Annotated[
+        bool, typer.Option("--similar", help="Say whose answers are the same up to names.")
     ] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Submissions at a time.")] = 1,
     seed: Annotated[
@@ -101,11 +114,21 @@ def grade(
     seconds: Annotated[float, typer.Option(min=1, help="The time that one exercise may take.")] = 20,
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Run students' code without a sandbox.")] = False,
 ) -> None:
-    """Grade submissions. An interrupted run goes on where it stopped; the same seed gives the same grades."""
+    """Grade submissions. An interrupted run goes on where it stopped; the same seed gives the same grades.
+
+    Without submissions: put overrides.csv, assignment.toml and roster.csv of the folder into force, and grade nobody.
+    """
+    from course_lib.grading.assignment import BadFile, install
+    from course_lib.grading.gradebook import Gradebook
     from course_lib.grading.sandbox import Limits, NoSandbox
     from course_lib.grading.submission import plan, table
     from course_lib.grading.supervisor import grade
 
+    again, failed = [_find(name, Exercise).id for name in only or []], {}
+    if lessons and assignment:
+        raise typer.BadParameter("expected --lessons or --assignment, not both.")
+    if not submissions and (only_list or again):
+        raise typer.BadParameter("expected submissions, notebooks, folders or zips, to look at.")
     if out is None and not only_list:
         raise typer.BadParameter("expected -o GRADES, a folder for the grades, or --list.")
     if unsafe:
@@ -116,8 +139,20 @@ def grade(
         if only_list:
             typer.echo(table(*plan(submissions)))
             return
-        failed = grade(submissions, out, jobs, seed, unsafe, Limits(seconds=seconds))
-    except (NoSandbox, FileNotFoundError) as error:
+        if not submissions and not (out / "records").is_dir():
+            raise FileNotFoundError(f"{out} holds no grades yet: expected submissions.")
+        install(out, assignment, lessons, roster)
+        book = Gradebook(out)
+        if strange := [name for name in again if name not in book.assignment.points]:
+            raise BadFile(f"--only: {', '.join(strange)} is not in the assignment.")
+        if submissions:
+            failed = grade(submissions, out, jobs, seed, unsafe, Limits(seconds=seconds), only=again)
+        else:
+            typer.echo("\n".join(book.finish()))
+        if similar:
+            typer.echo("\n".join(book.similar()) or "No two submissions have answers of the same form.")
+            typer.echo("Alike is a reason to look, and proves nothing: short formulas have few right ways.")
+    except (NoSandbox, FileNotFoundError, BadFile) as error:
         hint = " --unsafe grades without a sandbox." if isinstance(error, NoSandbox) else ""
         typer.echo(f"{error}{hint}", err=True)
         raise typer.Exit(1) from None
@@ -126,7 +161,9 @@ def grade(
         raise typer.Exit(130) from None
     for name, reason in failed.items():
         typer.echo(f"not graded: {name}: {reason}", err=True)
-    typer.echo(f"{out / 'gradebook.csv'} is written; so are results/, feedback/ and junit/ for each student.")
+    typer.echo(
+        f"{out / 'gradebook.csv'} and report.html are written; so are results/ and feedback/ for each student."
+    )
     raise typer.Exit(bool(failed))
 
 
@@ -211,7 +248,12 @@ def _find(name: str, kind: type = object) -> Lesson | Exercise:
     except LookupError as error:
         raise typer.BadParameter(str(error)) from None
     if not isinstance(found, kind):
-        raise typer.BadParameter(f"expected a lesson, such as 02, 02_elbo or elbo; got {name!r}.")
+        wanted = (
+            "an exercise, such as elbo.gaussian_kl"
+            if kind is Exercise
+            else "a lesson, such as 02, 02_elbo or elbo"
+        )
+        raise typer.BadParameter(f"expected {wanted}; got {name!r}.")
     return found
 
 

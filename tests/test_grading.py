@@ -31,6 +31,7 @@ from course_lib.catalogue import LESSONS, find
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
 from course_lib.grading import helpers, inside, sandbox, supervisor, wire, worker
+from course_lib.grading.assignment import everything
 from course_lib.grading.judge import draw_test, judge, refer
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.submission import CODE, RAW, plan, read, table
@@ -47,7 +48,7 @@ needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="nee
 
 def small(paths: list[Path], out: Path, **more) -> dict[str, str]:
     """Grade the three exercises of the red team."""
-    return grade(paths, out, **{"seed": SEED, "limits": LIMITS, "manifest": MANIFEST} | more)
+    return grade(paths, out, **{"seed": SEED, "limits": LIMITS, "assignment": everything(MANIFEST)} | more)
 
 
 def rows(out: Path, name: str) -> list[str]:
@@ -506,11 +507,11 @@ def test_the_export_says_who_and_when(tmp_path):
     build(tmp_path, SHAPES["Gradescope"][0])
     found, _ = plan([tmp_path])
     assert found["Ada"].platform == {
-        "submission": "1", "id": "77", "email": "ada@x.org", "name": "Ada", "handed in": "2026-01-01 10:00:00",
+        "export": "gradescope", "submission": "1", "id": "77", "email": "ada@x.org", "name": "Ada", "handed in": "2026-01-01 10:00:00",
     }  # fmt: skip
     build(tmp_path / "canvas", SHAPES["Canvas"][0])
     found, _ = plan([tmp_path / "canvas"])
-    assert found["byronbob_102"].platform == {"id": "102", "late": "yes"}
+    assert found["byronbob_102"].platform == {"export": "canvas", "id": "102", "late": "yes"}
 
 
 def test_listing_grades_nothing(tmp_path):
@@ -751,7 +752,7 @@ def test_one_lesson_handed_in_alone_keeps_its_points(tmp_path):
     ex = find("beta_vae.beta_vae_loss")
     (tmp_path / "ada.ipynb").write_text(notebook(answer_cell(ex, ex.name)))
     manifest = [find("elbo.bernoulli_log_likelihood"), find("elbo.gaussian_kl"), ex]
-    assert small([tmp_path / "ada.ipynb"], tmp_path / "grades", manifest=manifest) == {}
+    assert small([tmp_path / "ada.ipynb"], tmp_path / "grades", assignment=everything(manifest)) == {}
     row = record(tmp_path / "grades", "ada")["rows"][2]
     assert row["status"] == "passed" and set(row["served"]) == {ex.id for ex in manifest[:2]}
     assert "reference" in row["notes"][0]

@@ -65,6 +65,7 @@ class Row:
     mistake: str = ""  # the name of the mistake that the diagnosis is of
     calls: list[str] = field(default_factory=list)  # other exercises
     served: list[str] = field(default_factory=list)  # those of them that the reference stood in for
+    shape: str = ""  # of the answer: a digest of its syntax up to names
     seconds: float = 0.0
 
     @property

@@ -74,7 +74,9 @@ class Student:
     shown: str
     parts: list[Part] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)  # files of theirs that do not count, and why
-    platform: dict[str, str] = field(default_factory=dict)  # id, email, handed in, late: what the export says
+    platform: dict[str, str] = field(
+        default_factory=dict
+    )  # export, id, email, handed in, late: what is known of it
 
 
 @dataclass
@@ -136,17 +138,23 @@ def _owner(name: str, folder: bool, known: dict[str, dict]) -> tuple[tuple, str,
             (person, found["user"]),
             person,
             file if found["kind"] == "file" else None,
-            {"id": found["user"]},
+            {"export": "moodle", "id": found["user"]},
         )
     if folder and (found := GRADESCOPE.fullmatch(name)):
-        platform = {"submission": found["user"]} | known.get(name, {})
+        platform = {"export": "gradescope", "submission": found["user"]} | known.get(name, {})
         return (name, found["user"]), platform.get("name", name), "", platform
     if not folder and (found := CANVAS.fullmatch(name)):
         person, late = f"{found['name']}_{found['user']}", {"late": "yes"} if found["late"] else {}
-        return (person, found["user"]), person, found["rest"], {"id": found["user"]} | late
+        return (
+            (person, found["user"]),
+            person,
+            found["rest"],
+            {"export": "canvas", "id": found["user"]} | late,
+        )
     if not folder and (found := BLACKBOARD.fullmatch(name)):
         person = found["name"]
-        return (person, "attempt"), person, found["rest"], {"id": person, "handed in": found["order"]}
+        platform = {"export": "blackboard", "id": person, "handed in": found["order"]}
+        return (person, "attempt"), person, found["rest"], platform
     suffix = PurePosixPath(name).suffix
     if folder and suffix.lower() not in (".zip", ".ipynb"):
         return (name, ""), name, "", {}

@@ -12,7 +12,7 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from course_lib.catalogue import exercises, find
-from course_lib.exercise.contract import Exercise
+from course_lib.grading.assignment import Assignment
 from course_lib.grading.gradebook import Gradebook
 from course_lib.grading.judge import Test, draw_test, ended, not_attempted
 from course_lib.grading.sandbox import PACKAGE, Limits, require_sandbox
@@ -41,30 +41,28 @@ def grade(
     seed: int | None = None,
     unsafe: bool = False,
     limits: Limits | None = None,
-    manifest: list[Exercise] | None = None,
+    assignment: Assignment | None = None,
+    only: Sequence[str] = (),
 ) -> dict[str, str]:
     """Grade submissions (files, or one folder or zip of a class) into the folder `out`; what failed, by student.
 
-    What `out` already holds from the same code, seed and submission is kept; other students' rows stay.
+    What `out` already holds from the same code, seed and submission is kept; other students' rows stay. Of the
+    exercises `only`, if there are any, every row is made anew, and none of another.
     """
+    book = Gradebook(out, assignment)
     students, passed_over = plan(paths)
     tqdm.write(table(students, passed_over))
-    limits, manifest = limits or Limits(), manifest or exercises()
+    limits = limits or Limits()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: a process that uses a GPU cannot be forked
     if not unsafe:
         require_sandbox()
-    book = Gradebook(out, {ex.id: ex.points for ex in manifest})
     seed = seed if seed is not None else book.recorded_seed() or secrets.randbits(31)
-    settings = {
-        "seed": seed,
-        "limits": asdict(limits),
-        "unsafe": unsafe,
-        "exercises": [ex.id for ex in manifest],
-    }
-    book.begin({**settings, "versions": versions(), "code": code_digest()}, passed_over)
-    threads, tests = torch.get_num_threads(), {}
+    settings = {"seed": seed, "limits": asdict(limits), "unsafe": unsafe}
+    book.begin({**settings, "versions": versions(), "code": code_digest()}, passed_over, only)
+    threads, tests = torch.get_num_threads(), dict.fromkeys(book.assignment.points)
     torch.set_num_threads(1)  # as in the sandbox; and a process with threads cannot be forked
-    for ex in tqdm(manifest, desc="drawing inputs", unit="exercise"):
+    drawn = [find(name) for name in tests if name in (only or tests)]
+    for ex in tqdm(drawn, "drawing inputs", unit="exercise"):
         tests[ex.id] = draw_test(ex, seed)
     failed: dict[str, str] = {}
     try:
@@ -77,7 +75,12 @@ def grade(
                     book.add(student, result)
     finally:
         torch.set_num_threads(threads)
-        book.finish()
+        for sentence in book.finish():
+            tqdm.write(sentence)
+    for _, name, exercise, before, after, *_ in book.moved:
+        tqdm.write(f"regraded: {name}, {exercise}: {before} → {after}")
+    if only and not book.moved:
+        tqdm.write(f"regraded: nobody's {', '.join(only)} has changed.")
     return failed
 
 
@@ -110,7 +113,7 @@ def _all(
     try:
         while True:
             while len(running) < jobs and (student := next(waiting, None)) is not None:
-                worker = Worker(Job(student, tests, limits, unsafe, book.digest(student)))
+                worker = Worker(Job(student, tests, limits, unsafe, **book.known(student)))
                 running[worker.pipe] = worker
             if not running:
                 break
@@ -136,9 +139,10 @@ class Worker:
 
     def __init__(self, job: Job, before: Worker | None = None):
         self.job, self.rest = job, b""
-        self.rows: dict[str, dict] = dict(job.known)
+        self.rows: dict[str, dict] = {}
         self.junit = self.current = self.failed = ""
-        self.digest, self.problems, self.cell, self.was_read = "", [], None, False
+        self.digest, self.problems, self.cell = "", [], None
+        self.was_read = self.same = self.refused = False
         self.failures = before.failures if before else 0
         self.pipe, writer = os.pipe()
         self.process = os.fork()
@@ -158,10 +162,11 @@ class Worker:
         chunk = os.read(self.pipe, 1 << 16)
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         for message in map(json.loads, lines):
-            self.digest, self.problems = (
-                message.get("digest", self.digest),
-                message.get("problems", self.problems),
-            )
+            self.problems = message.get("problems", self.problems)
+            self.same, self.refused = message.get("same", False), message.get("refused", False)
+            if "digest" in message:
+                self.digest = message["digest"]
+                self.rows = dict(self.job.known) if self.digest == self.job.digest else {}
             self.cell = message.get("cell", self.cell)
             if "read" in message:
                 self.was_read, self.problems = True, self.problems + message["read"]
@@ -181,9 +186,9 @@ class Worker:
 
     def goes_on(self) -> bool:
         """Whether another process is to go on where this one died; the job then says what that need not do again."""
-        if self.junit or (self.digest and self.digest == self.job.graded) or self.failures > 2:
+        if self.junit or self.same or self.refused or self.failures > 2:
             return False
-        self.job.known = self.rows
+        self.job.known, self.job.digest, self.job.skip = self.rows, self.digest, False
         if self.current:  # it died, or hung, with this answer
             self.rows[self.current] = ended(find(self.current), "crashed", self.job.limits).as_dict()
             return True
@@ -195,7 +200,7 @@ class Worker:
 
     def result(self) -> dict | str | None:
         """What was found; None where it was graded before; why not, in words."""
-        if self.digest and self.digest == self.job.graded:
+        if self.same:
             return None
         problems = self.problems
         if not self.was_read:
@@ -204,7 +209,7 @@ class Worker:
             self.rows = {name: not_attempted(find(name)).as_dict() for name in self.job.tests}
         elif not self.junit:
             return self.failed or "The process that graded it ended."
-        rows = [self.rows[name] for name in self.job.tests]
+        rows = [self.rows[ex.id] for ex in exercises() if ex.id in self.rows]
         return {"digest": self.digest, "problems": problems, "rows": rows, "junit": self.junit}
 
 

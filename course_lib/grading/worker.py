@@ -31,11 +31,12 @@ import pytest
 from nbformat.v4 import new_code_cell
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-from course_lib.catalogue import find
+from course_lib.catalogue import exercises, find
 from course_lib.exercise import Exercise
 from course_lib.exercise.answers import find_answers, header
 from course_lib.grading.judge import Row, Test, ended, judge, not_attempted, refer
 from course_lib.grading.sandbox import CheckEnded, Limits, Sandbox
+from course_lib.grading.similar import shape
 from course_lib.grading.submission import FILE, RAW, Student, read
 from course_lib.grading.wire import MIME, encode_all
 
@@ -52,11 +53,15 @@ class Job:
     """What a worker is given: a student, the tests of the run, and what an earlier worker has found."""
 
     student: Student
-    tests: dict[str, Test]  # by exercise, in the order of the course
+    tests: dict[
+        str, Test | None
+    ]  # by exercise, in the order of the course; None for what is known of everybody
     limits: Limits
     unsafe: bool
-    graded: str  # the digest of what is graded already, by the same run
-    known: dict[str, dict] = field(default_factory=dict)
+    digest: str = ""  # of the files that `known` is of
+    known: dict[str, dict] = field(default_factory=dict)  # rows that stand
+    skip: bool = False  # nothing is left to do where the files are the same
+    only: bool = False  # the files must be the same
     unreadable: set[int] = field(default_factory=set)  # cells that ended a worker
 
 
@@ -76,7 +81,7 @@ class Answers:
             for name, answer in self._read(where, source, before(i)):
                 if name not in names:
                     self.problems.append(
-                        f"{where}: a cell answers {name[:60]}, which is no exercise that is graded."
+                        f"{where}: a cell answers {name[:60]}, which is no exercise of the course."
                     )
                 elif answer is not None:
                     self._take(name, answer, rank)
@@ -150,6 +155,10 @@ def within(seconds: int) -> Iterator[None]:
 # ---------------------------------------------------------------- nbval
 
 
+class Changed(Exception):
+    """A student's files are not those of an earlier run."""
+
+
 class NotPassed(Exception):
     """Fails a cell's pytest item with the words of its row."""
 
@@ -187,7 +196,7 @@ class GradedFile(IPyNbFile):
     """A notebook of one check cell per exercise, made here: nothing of the student's file is in it."""
 
     def collect(self) -> Iterator[GradedCell]:
-        for number, name in enumerate(self.grading.tests):
+        for number, name in enumerate(self.grading.asked):
             cell = new_code_cell(f"check({name})", execution_count=1)
             options = defaultdict(bool, check=True)
             yield GradedCell.from_parent(self, name=name, cell_num=number, cell=cell, options=options)
@@ -225,6 +234,7 @@ class GradedCell(IPyNbCell):
         else:
             row = grading.answers.rows.get(ex.id) or not_attempted(ex)
         row.notes += [grading.answers.notes[ex.id]] if ex.id in grading.answers.notes else []
+        row.shape = shape(grading.answers.texts.get(ex.id, ""))
         return row
 
     def _run(self, ex: Exercise) -> Row:
@@ -234,7 +244,9 @@ class GradedCell(IPyNbCell):
         """
         grading, start = self.parent.grading, time.monotonic()
         grading.send(start=ex.id)
-        earlier = [name for name, row in grading.rows.items() if not row.passed]
+        earlier = [
+            name for name in grading.names[: grading.names.index(ex.id)] if not grading.is_passed(name)
+        ]
         missing = [name for name in earlier if name not in grading.answers.texts]
         row = self._run_once(ex, missing)
         wrong = [name for name in row.calls if name in earlier and name not in missing]
@@ -248,8 +260,8 @@ class GradedCell(IPyNbCell):
                 )
         if row.served:
             row.notes.append(
-                f"Graded with the reference's values of {', '.join(row.served)}, which your answer calls and "
-                "which did not pass here."
+                f"Graded with the reference's values of {', '.join(row.served)}, which your answer calls, and "
+                "of which no answer has passed here."
             )
         row.seconds = round(time.monotonic() - start, 2)
         return row
@@ -325,6 +337,8 @@ def work(job: Job, pipe: int) -> None:
 
         try:
             grade(job, send)
+        except Changed as error:
+            send(failed=str(error), refused=True)
         except BaseException as error:
             send(failed=f"{type(error).__name__}: {error}"[-1500:])
     finally:
@@ -335,21 +349,29 @@ def grade(job: Job, send: Callable) -> None:
     """Grade one submission: what it holds, its rows and JUnit report go to `send`."""
     submission = read(job.student)
     send(digest=submission.digest, problems=submission.problems)
-    if submission.digest == job.graded:
-        return
+    same = submission.digest == job.digest
+    if same and job.skip:
+        return send(same=True)
 
     def before(i: int) -> bool:
         send(cell=i)
         return i not in job.unreadable
 
-    answers = Answers(submission.cells, list(job.tests), before)
+    names = [ex.id for ex in exercises()]
+    answers = Answers(submission.cells, names, before)
     send(read=answers.problems)
+    if job.only and not same:
+        raise Changed(
+            "These are not the files that were graded before: grade them as a whole, without --only."
+        )
     box = Sandbox(answers.files(), list(job.tests), job.limits, job.unsafe)
     grading = SimpleNamespace(
         name=job.student.name,
         tests=job.tests,
         limits=job.limits,
-        rows={name: Row(**row) for name, row in job.known.items()},
+        rows={name: Row(**row) for name, row in job.known.items()} if same else {},
+        names=names,
+        asked=[name for name, test in job.tests.items() if test is not None or name in job.known],
         answers=answers,
         box=box,
         send=send,
@@ -357,13 +379,15 @@ def grade(job: Job, send: Callable) -> None:
         current="",
         error="pytest collected nothing",
     )
-    names = list(job.tests)
+
+    def is_passed(name: str) -> bool:
+        return name in grading.rows and grading.rows[name].passed
 
     def ask(kind: bytes, message: dict) -> Any:
         allowed = [name for name in grading.served if name in names[: names.index(grading.current)]]
         return box.request(kind, message, lambda question: refer(question, allowed))
 
-    grading.ask = ask
+    grading.ask, grading.is_passed = ask, is_passed
     junit = os.memfd_create("junit")
     options = [
         "-c",
@@ -380,6 +404,6 @@ def grade(job: Job, send: Callable) -> None:
         )  # some file: the plugin makes a notebook of it
     finally:
         box.stop()
-    if len(grading.rows) < len(job.tests):
+    if not grading.rows.keys() >= set(grading.asked):
         raise RuntimeError(grading.error)
     send(junit=os.pread(junit, 10_000_000, 0).decode())
