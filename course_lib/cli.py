@@ -125,8 +125,6 @@ def grade(
     from course_lib.grading.supervisor import grade
 
     again, failed = [_find(name, Exercise).id for name in only or []], {}
-    if lessons and assignment:
-        raise typer.BadParameter("expected --lessons or --assignment, not both.")
     if not submissions and (only_list or again):
         raise typer.BadParameter("expected submissions, notebooks, folders or zips, to look at.")
     if out is None and not only_list:
@@ -239,6 +237,39 @@ def book(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(f"{start} is the start page.")
+
+
+@app.command()
+def gradescope(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the zip goes.")] = Path("autograder.zip"),
+    lessons: Annotated[str, typer.Option(help="Only these: 02,03.")] = "",
+    assignment: Annotated[Path | None, typer.Option(help="As for `course grade`.")] = None,
+) -> None:
+    """Write the autograder that Gradescope runs. It holds the solutions: give it to no student (for instructors)."""
+    from course_lib.grading import assignment as asked
+    from course_lib.grading.platforms import autograder
+
+    try:
+        text = asked.given(assignment, lessons)
+        files = autograder(out, text)
+    except (asked.BadFile, FileNotFoundError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{out}: {len(files)} files, {out.stat().st_size / 1e6:.1f} MB. It holds the solutions.")
+
+
+@app.command()
+def classroom(
+    repository: Annotated[
+        Path, typer.Argument(help="The student's edition, unpacked: a template repository.")
+    ],
+    lessons: Annotated[str, typer.Option(help="Only these: 02,03.")] = "",
+) -> None:
+    """Write a GitHub Actions workflow that runs the student's own `course check` on every push (for instructors)."""
+    from course_lib.grading.platforms import classroom
+
+    chosen = [_find(name.strip(), Lesson) for name in lessons.split(",")] if lessons else list(LESSONS)
+    typer.echo(f"{classroom(repository, chosen)} checks {', '.join(x.number for x in chosen)}.")
 
 
 def _find(name: str, kind: type = object) -> Lesson | Exercise:

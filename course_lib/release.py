@@ -138,11 +138,12 @@ def fill_in(notebook: Path, address: str, repository: str, outputs: bool) -> Non
     notebook.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def pack(tree: Path, archive: Path) -> Path:
-    """A zip of a folder, with its name in front; the same folder gives the same bytes."""
+def pack(tree: Path, archive: Path, inside: bool = False) -> Path:
+    """A zip of a folder, with its name in front or of what is inside; the same folder gives the same bytes."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(p for p in tree.rglob("*") if p.is_file()):
-            entry = zipfile.ZipInfo(path.relative_to(tree.parent).as_posix(), (2020, 1, 1, 0, 0, 0))
+            top = tree if inside else tree.parent
+            entry = zipfile.ZipInfo(path.relative_to(top).as_posix(), (2020, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             file.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return archive

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from course_lib import cli
-from course_lib.catalogue import find
+from course_lib.catalogue import exercises, find
+from course_lib.exercise import answers
 from course_lib.grading import assignment as asked
 from course_lib.grading import supervisor
 from course_lib.grading.assignment import BadFile, Roster, mark, read_assignment, read_sheet, read_time
@@ -149,7 +155,7 @@ def test_a_new_assignment_keeps_the_old_one(grades, tmp_path):
     assert course("-o", grades, "--lessons", "03").exit_code == 0
     assert (grades / "assignment.previous.toml").read_text() == old
     assert line(grades, "ada_11")[LOSS] == "1" and KL not in line(grades, "ada_11")
-    assert course("-o", grades, "--lessons", "02", "--assignment", tmp_path / "x.toml").exit_code == 2
+    assert course("-o", grades, "--lessons", "02", "--assignment", tmp_path / "x.toml").exit_code == 1
     assert course("-o", tmp_path / "none").exit_code == 1
 
 
@@ -526,3 +532,154 @@ def test_one_exercise_is_graded_anew_for_everybody(tmp_path):
     (folder / "new.ipynb").write_text(notebook(*RIGHT.values()))
     failed = grade([KL, TRAVERSE], only=[KL])
     assert set(failed) == {"bob", "new"} and "not the files" in failed["bob"] and rows("bob") == before
+
+
+# ---------------------------------------------------------------- Gradescope and GitHub Classroom
+
+THIEF = """
+import os, subprocess, sys
+subprocess.Popen(["sleep", "{mark}"], start_new_session=True)
+for path in ("source/course/solutions/elbo.py", "source/seed", "submission/hw.ipynb", "results"):
+    try:
+        (os.listdir if path == "results" else open)("{root}/" + path)
+    except OSError:
+        continue
+    return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(1)  # it was there to be read
+return mean
+"""
+
+
+def test_a_bad_assignment_makes_no_autograder(tmp_path):
+    (tmp_path / "bad.toml").write_text("late = 1")
+    command = ["gradescope", "-o", str(tmp_path / "x.zip"), "--assignment", str(tmp_path / "bad.toml")]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 1 and "no due date" in done.output and not (tmp_path / "x.zip").exists()
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory):
+    """Gradescope's layout under a folder that anybody may walk through, as /autograder is."""
+    top = Path(tempfile.mkdtemp(prefix="autograder-"))
+    top.chmod(0o755)
+    others = [ex.id for ex in exercises(find("02")) if ex.id not in (KL, TRAVERSE)]
+    toml = tmp_path_factory.mktemp("hw") / "hw.toml"
+    toml.write_text(f'lessons = ["02"]\nexclude = {others}\ndue = 2026-03-01T12:00:00Z\nlate = 1\n')
+    archive = toml.with_name("autograder.zip")
+    done = CliRunner().invoke(cli.app, ["gradescope", "-o", str(archive), "--assignment", str(toml)])
+    assert done.exit_code == 0, done.output
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(top / "source")
+    shutil.copy(top / "source/run_autograder", top)
+    (top / "results").mkdir()
+    yield top
+    shutil.rmtree(top)
+
+
+def test_the_autograder_is_whole(container):
+    """What it needs, and neither keys nor notebooks; both scripts are shell."""
+    names = {
+        p.relative_to(container / "source").as_posix()
+        for p in (container / "source").rglob("*")
+        if p.is_file()
+    }
+    assert {"setup.sh", "run_autograder", "course/solutions/elbo.py", "course/course_lib/cli.py"} <= names
+    assert not [x for x in names if "answer_keys" in x or "notebooks/" in x or "/tests/" in x]
+    for name in ("setup.sh", "run_autograder"):
+        subprocess.run(["bash", "-n", container / "source" / name], check=True)
+    assert "torch" in (container / "source/requirements.txt").read_text()
+
+
+def test_setup_makes_what_run_needs(container, tmp_path):
+    """With stand-ins for apt-get and Python: the steps, in order."""
+    stand_in = tmp_path / "bin"
+    stand_in.mkdir()
+    for name in ("apt-get", "python3"):
+        (stand_in / name).write_text(
+            f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/log\n'
+            '[ "$2" = venv ] && mkdir -p venv/bin && cp "$0" venv/bin/python\nexit 0\n'
+        )
+        (stand_in / name).chmod(0o755)
+    path = f"{stand_in}:{os.environ['PATH']}"
+    shutil.copytree(container / "source", tmp_path / "source")
+    subprocess.run(
+        ["bash", tmp_path / "source/setup.sh"], check=True, env=os.environ | {"PATH": path}, cwd="/"
+    )
+    said = (tmp_path / "log").read_text()
+    assert "bubblewrap" in said and "python3 -m venv venv" in said
+    assert "python3 -m pip install --quiet -r requirements.txt" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("walls", ["bubblewrap", "user"])
+def test_gradescope_runs_the_autograder(container, tmp_path, walls):
+    """In the documented layout; where a container allows no bubblewrap, a user without rights reads nothing of worth."""
+    if (
+        shutil.which("bwrap") is None
+        if walls == "bubblewrap"
+        else os.getuid() != 0 or not shutil.which("setpriv")
+    ):
+        pytest.skip(f"needs {'bubblewrap' if walls == 'bubblewrap' else 'root and setpriv'}")
+    mark = f"{4000 + os.getpid() % 1000}.{len(walls)}"
+    shutil.rmtree(container / "submission", ignore_errors=True)
+    (container / "submission").mkdir()
+    thief = answer("gaussian_kl", THIEF.format(root=container, mark=mark))
+    (container / "submission/hw.ipynb").write_text(notebook(RIGHT["traverse"], thief))
+    (container / "submission/more.ipynb").write_text(notebook("x = 1"))
+    about = {
+        "created_at": "2026-03-02T02:00:00.5-08:00",
+        "users": [{"name": "Ada", "email": "ada@x.org", "id": 7}],
+    }
+    (container / "submission_metadata.json").write_text(json.dumps(about))
+    path = os.environ["PATH"]
+    if walls == "user":
+        path = str(tmp_path)
+        for name in ("setpriv", "sh", "bash", "dirname", "env", "sleep"):
+            (tmp_path / name).symlink_to(shutil.which(name))
+    variables = {"PATH": path, "COURSE_PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", container / "run_autograder"], env=variables, cwd="/", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((container / "results/results.json").read_text())
+    assert [(t["name"], t["score"], t["max_score"]) for t in found["tests"]] == [(KL, 0, 2), (TRAVERSE, 2, 2)]
+    assert found["score"] == 1 and "1 day late" in found["output"] and found["stdout_visibility"] == "hidden"
+    assert str(container) not in json.dumps(found)
+    running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if f"sleep\0{mark}" in _text(p)]
+    assert not running, "what an answer started outlives it"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.mark.slow
+def test_classroom_runs_the_students_own_checks(tmp_path, monkeypatch):
+    """The workflow's own commands, in a repository with one right answer and one that is wrong."""
+    import yaml
+
+    assert CliRunner().invoke(cli.app, ["classroom", str(tmp_path), "--lessons", "00,02"]).exit_code == 0
+    (path,) = (tmp_path / ".github/workflows").iterdir()
+    workflow = yaml.safe_load(path.read_text())
+    steps = workflow["jobs"]["check"]["steps"]
+    assert [x.get("uses", "").partition("@")[0] for x in steps[:2]] == [
+        "actions/checkout",
+        "actions/setup-python",
+    ]
+    assert workflow[True] == ["push", "workflow_dispatch"] and workflow["permissions"] == {"contents": "read"}
+    assert [x["run"] for x in steps[2:]] == [
+        "python -m pip install --quiet .",
+        "course check 00",
+        "course check 02",
+    ]
+    folder = tmp_path / "notebooks/answers/elbo"
+    folder.mkdir(parents=True)
+    head = answers.header("elbo")
+    (folder / "traverse.py").write_text(head + RIGHT["traverse"])
+    (folder / "gaussian_kl.py").write_text(head + answer("gaussian_kl", f"return {MEAN}"))
+    command = [sys.executable, "-m", "course_lib", *steps[-1]["run"].split()[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "✓ elbo.traverse: passed" in done.stdout, done.stdout + done.stderr
+    assert "✗ elbo.gaussian_kl: wrong value" in done.stdout and "○ elbo.elbo: not attempted" in done.stdout

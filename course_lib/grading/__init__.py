@@ -8,7 +8,11 @@
     tracing.py      an answer as a program: its tensor operations, recorded on one input and run again on another
     judge.py        one exercise: what came back against the solution's values → one row
     wire.py         tensors and frames on a pipe
-    gradebook.py    records/, and what is rendered from them: gradebook.csv, results/, feedback/, junit/
+    gradebook.py    records/, and what is rendered from them: gradebook.csv, results/, feedback/, sheets to import
+    assignment.py   what a teacher asks and decides: points, due date, roster, overrides; applied to records, never in them
+    report.py       the class at a glance: mistakes by name, what blocks what, what to teach again
+    similar.py      answers that are alike up to names
+    platforms.py    an autograder for Gradescope, a workflow for GitHub Classroom
     helpers.py      `course check` (a student's own) and `course solve`
 
 Why a point means the formula, and why nothing gets out. Three processes, each trusted with less than the one before.
@@ -51,6 +55,12 @@ Between checks nothing is kept, as the fork that ran one is gone with all that i
 
 A worker is a fork as well: whatever a student's file does to it, its student gets a remark, and the run goes on. It
 dies with the supervisor (PR_SET_PDEATHSIG), the sandbox dies with it, and no key is ever on disk.
+
+Rendering reads records and the teacher's files alone: no student's code, and no solution, is near it.
+
+In Gradescope's containers, which run one submission as root and may forbid namespaces, the wall is a user without rights
+(`unsafe="user"`): solutions, seed, submission and results are closed to it, and it can write
+nothing into a file. The network is open, with nothing to send. Process 3 cannot read process 2, as neither can be traced.
 
 Not covered: flaws of the kernel and of bubblewrap; a machine without seccomp filters for its kind; --unsafe; and
 whoever writes the right operations without having understood them.

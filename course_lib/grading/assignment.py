@@ -285,15 +285,22 @@ def read_overrides(path: Path, assignment: Assignment) -> list[Override]:
     return found
 
 
+def given(assignment: Path | None, lessons: str) -> str:
+    """The text of what `--assignment` or `--lessons` asks for; "", which is the whole course, without either."""
+    if assignment and lessons:
+        raise BadFile("Expected --lessons or --assignment, not both.")
+    text = _read_text(assignment) if assignment else lessons_only(lessons) if lessons else ""
+    read_assignment(text, assignment.name if assignment else "--lessons")
+    return text
+
+
 def install(folder: Path, assignment: Path | None, lessons: str, roster: Path | None) -> None:
     """Put what is given into the folder GRADES, where every later run finds it; nothing that is not as expected.
 
     Another assignment.toml or roster.csv that is there already is kept as *.previous.*.
     """
     if assignment or lessons:
-        text = _read_text(assignment) if assignment else lessons_only(lessons)
-        read_assignment(text, assignment.name if assignment else "--lessons")
-        _put(folder / "assignment.toml", text)
+        _put(folder / "assignment.toml", given(assignment, lessons))
     if roster:
         Roster(*read_sheet(roster), roster.name)
         _put(folder / "roster.csv", _read_text(roster))

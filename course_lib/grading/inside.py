@@ -38,9 +38,6 @@ from course_lib.exercise.report import Report
 from course_lib.grading.tracing import Copies, Recorder, replay
 from course_lib.grading.wire import DTYPES, decode_all, encode, encode_all, read_frame, to_json, write_frame
 
-SANDBOXED = "COURSE_SANDBOX"  # set in the sandbox only
-
-
 # ---------------------------------------------------------------- the process that forks
 
 
@@ -51,8 +48,8 @@ def main() -> None:
     os.dup2(2, 1)  # what goes wrong until all is ready is told
     _, setup = read_frame(source)
     setup = json.loads(setup)
-    if setup["sandboxed"]:
-        shut_in(setup["processes"])
+    if setup["walls"] != "none":
+        shut_in(setup["processes"], setup["walls"] == "sandbox")
     take_loops_away()
     warm_up()
     os.dup2(nothing, 1)
@@ -62,8 +59,8 @@ def main() -> None:
         serve(*frame, source, sink, setup)
 
 
-def shut_in(processes: int) -> None:
-    """The limits that every process here inherits; an error where the sandbox is not one."""
+def shut_in(processes: int, sandbox: bool) -> None:
+    """The limits that every process here inherits; an error where the walls that should be there are not."""
     limits = dict.fromkeys(("CORE", "FSIZE", "MSGQUEUE", "MEMLOCK"), 0) | {"NOFILE": 128, "SIGPENDING": 256}
     if tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (
         5,
@@ -85,7 +82,7 @@ def shut_in(processes: int) -> None:
         or status["NoNewPrivs"] != "1"
     ):
         raise PermissionError("The sandbox has rights.")
-    if any(
+    if sandbox and any(
         os.access(folder, os.W_OK)
         for folder in ("/", "/tmp", "/dev", "/dev/shm", "/proc/sys/kernel/core_pattern")
     ):
@@ -123,7 +120,7 @@ def serve(kind: bytes, request: bytes, source: int, sink: int, setup: dict) -> N
     while not over:
         ready = select.select([from_child, source, ended], [], [])[0]
         if over := ended in ready:  # what it wrote is all there; what it started ends here
-            _kill(child, setup["sandboxed"])
+            _kill(child, setup["walls"] != "none")
         while select.select([from_child], [], [], 0)[0] and (chunk := os.read(from_child, 1 << 16)):
             write_frame(sink, b"d", chunk)
         if source in ready and not over:
@@ -136,10 +133,10 @@ def serve(kind: bytes, request: bytes, source: int, sink: int, setup: dict) -> N
     write_frame(sink, b"e")
 
 
-def _kill(child: int, sandboxed: bool) -> None:
-    """End what a child started: in the sandbox, everything but this process."""
+def _kill(child: int, all_of_them: bool) -> None:
+    """End what a child started: where nothing else is this user's, everything but this process."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(-1, signal.SIGKILL) if sandboxed else os.killpg(child, signal.SIGKILL)
+        os.kill(-1, signal.SIGKILL) if all_of_them else os.killpg(child, signal.SIGKILL)
 
 
 # ---------------------------------------------------------------- a fork

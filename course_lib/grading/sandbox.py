@@ -28,7 +28,6 @@ from typing import Any
 
 import course_lib
 from course_lib.files import data_folder
-from course_lib.grading.inside import SANDBOXED
 from course_lib.grading.wire import HEADER, to_json, write_frame
 
 PACKAGE = Path(course_lib.__file__).parent
@@ -91,7 +90,7 @@ def bubblewrap(files: dict[str, str], keep: list[int]) -> list[str]:
         command += shlex.split("--cap-add CAP_SETUID --cap-add CAP_SETGID --cap-add CAP_SETPCAP")
     else:
         command += ["--unshare-user", *(["--disable-userns"] if "--disable-userns" in _help() else [])]
-    for name, value in {**environment("/tmp/answers"), SANDBOXED: "bubblewrap"}.items():
+    for name, value in environment("/tmp/answers").items():
         command += ["--setenv", name, value]
     for path in shlex.split("/usr /lib /lib64 /bin /sbin /etc/ld.so.cache /etc/ld.so.conf /etc/alternatives"):
         if Path(path).is_symlink():
@@ -115,13 +114,14 @@ def bubblewrap(files: dict[str, str], keep: list[int]) -> list[str]:
             path,
         ]
     command += shlex.split("--remount-ro /dev --remount-ro / --chdir /tmp --")
-    if os.getuid() == 0:
-        user = (
-            61184 + os.getpid() % 4096
-        )  # of those that are nobody's: for services that get one while they run
-        command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        command += ["--bounding-set=-all", "--inh-caps=-all"]
-    return command
+    return command + (as_nobody() if os.getuid() == 0 else [])
+
+
+def as_nobody() -> list[str]:
+    """The command by which root runs another one as a user of its own, without any right."""
+    user = 61184 + os.getpid() % 4096  # of those that are nobody's: for services that get one while they run
+    command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
+    return [*command, "--bounding-set=-all", "--inh-caps=-all"]
 
 
 @functools.cache
@@ -205,7 +205,7 @@ def require_sandbox() -> None:
     needed = ["bwrap", "setpriv"] if os.getuid() == 0 else ["bwrap"]
     if missing := [name for name in needed if shutil.which(name) is None]:
         raise NoSandbox(f"{' and '.join(missing)} (bubblewrap, util-linux) must be installed.")
-    box = Sandbox({}, [], Limits(), unsafe=False)
+    box = Sandbox({}, Limits(), unsafe=False)
     try:
         box.start()
     except CheckEnded:
@@ -218,10 +218,13 @@ def require_sandbox() -> None:
 
 
 class Sandbox:
-    """A process of inside.py, shut in, and the watch over it. `answers` are texts by path, LESSON/EXERCISE.py."""
+    """A process of inside.py, shut in, and the watch over it. `answers` are texts by path, LESSON/EXERCISE.py.
 
-    def __init__(self, answers: dict[str, str], exercises: list[str], limits: Limits, unsafe: bool):
-        self.answers, self.exercises, self.limits, self.unsafe = answers, exercises, limits, unsafe
+    unsafe: True for no walls at all; "user" for root's container, where a user without rights is the only wall.
+    """
+
+    def __init__(self, answers: dict[str, str], limits: Limits, unsafe: bool | str):
+        self.answers, self.limits, self.unsafe = answers, limits, unsafe
         self.process: subprocess.Popen | None = None
         self.folder: tempfile.TemporaryDirectory | None = None
 
@@ -232,7 +235,8 @@ class Sandbox:
         keep: list[int] = []
         python = [sys.executable, "-P", "-m", "course_lib.grading.inside"]
         if self.unsafe:
-            command, variables = python, self._unsafe_files()
+            nobody = as_nobody() if self.unsafe == "user" else []
+            command, variables = nobody + python, self._unsafe_files()
         else:
             command = bubblewrap({f"/tmp/answers/{k}": v for k, v in self.answers.items()}, keep) + python
             variables = {"PATH": os.environ.get("PATH", "")}
@@ -250,13 +254,15 @@ class Sandbox:
         )
         for descriptor in (*keep, stderr):
             os.close(descriptor)
-        limits = vars(self.limits) | {"exercises": self.exercises, "sandboxed": not self.unsafe}
+        walls = {True: "none", "user": "user", False: "sandbox"}[self.unsafe]
+        limits = vars(self.limits) | {"walls": walls}
         self.base = 0
         self._exchange(b"s", to_json(limits), 120, b"r")
         self.base = _memory(self._processes())
 
     def _unsafe_files(self) -> dict[str, str]:
         self.folder = tempfile.TemporaryDirectory(prefix="course-answers-")
+        os.chmod(self.folder.name, 0o755)
         for path, text in self.answers.items():
             file = Path(self.folder.name, path)
             file.parent.mkdir(exist_ok=True)
@@ -275,6 +281,8 @@ class Sandbox:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            if self.unsafe == "user":
+                subprocess.run([*as_nobody(), "sh", "-c", "kill -9 -1"], check=False)
             self.process.wait()
             for pipe in (self.process.stdin, self.process.stdout):
                 with contextlib.suppress(BrokenPipeError):

@@ -39,7 +39,7 @@ def grade(
     out: Path,
     jobs: int = 1,
     seed: int | None = None,
-    unsafe: bool = False,
+    unsafe: bool | str = False,
     limits: Limits | None = None,
     assignment: Assignment | None = None,
     only: Sequence[str] = (),
@@ -105,7 +105,7 @@ def _all(
     book: Gradebook,
     jobs: int,
     limits: Limits,
-    unsafe: bool,
+    unsafe: bool | str,
 ) -> Iterator[tuple[Student, dict | str | None]]:
     """Each student with what their worker found, None where it was graded before, or why it could not be."""
     waiting, running = iter(students.values()), {}
@@ -217,8 +217,7 @@ class Worker:
 
 
 def versions() -> dict[str, str]:
-    names = ("disentanglement-course", "torch", "nbval", "pytest")
-    found = {name: importlib.metadata.version(name) for name in names}
+    found = {name: importlib.metadata.version(name) for name in ("torch", "nbval", "pytest")}
     return {"python": platform.python_version(), **found}
 
 

@@ -57,7 +57,7 @@ class Job:
         str, Test | None
     ]  # by exercise, in the order of the course; None for what is known of everybody
     limits: Limits
-    unsafe: bool
+    unsafe: bool | str
     digest: str = ""  # of the files that `known` is of
     known: dict[str, dict] = field(default_factory=dict)  # rows that stand
     skip: bool = False  # nothing is left to do where the files are the same
@@ -364,7 +364,7 @@ def grade(job: Job, send: Callable) -> None:
         raise Changed(
             "These are not the files that were graded before: grade them as a whole, without --only."
         )
-    box = Sandbox(answers.files(), list(job.tests), job.limits, job.unsafe)
+    box = Sandbox(answers.files(), job.limits, job.unsafe)
     grading = SimpleNamespace(
         name=job.student.name,
         tests=job.tests,
