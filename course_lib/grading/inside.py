@@ -35,7 +35,7 @@ from course_lib.exercise.device import warm_up
 from course_lib.exercise.findings import Finding, Wrong
 from course_lib.exercise.key import Key
 from course_lib.exercise.report import Report
-from course_lib.grading.tracing import Copies, Recorder, replay
+from course_lib.grading.tracing import Copies, Recorder, replay, without_compiler
 from course_lib.grading.wire import DTYPES, decode_all, encode, encode_all, read_frame, to_json, write_frame
 
 # ---------------------------------------------------------------- the process that forks
@@ -51,7 +51,9 @@ def main() -> None:
     if setup["walls"] != "none":
         shut_in(setup["processes"], setup["walls"] == "sandbox")
     take_loops_away()
+    without_compiler()
     warm_up()
+    without_compiler()  # of what has been imported for that
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
     write_frame(sink, b"r")

@@ -9,7 +9,10 @@ tensor is known by its number.
 
 from __future__ import annotations
 
+import gc
+import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -120,6 +123,20 @@ class Copies(TorchFunctionMode):
                 memo[id(x)] = x.detach().clone().requires_grad_(x.requires_grad)
             return memo[id(x)]
         return func(*args, **(kwargs or {}))
+
+
+def without_compiler() -> None:
+    """Have torch call what it keeps its compiler from as it is: nothing is compiled here, and importing it takes a second.
+
+    Modes, optimisers, checkpoints and some operations are wrapped by torch so that their first call imports torch._dynamo,
+    which then wraps them again; what it would give is kept as an attribute, and set here. Only an optimiser's step still
+    imports it.
+    """
+    wrapper = torch._disable_dynamo(lambda: None).__code__
+    for function in gc.get_objects():
+        if type(function) is FunctionType and function.__code__ is wrapper:
+            wrapped = inspect.getclosurevars(function).nonlocals["fn"]
+            setattr(wrapped, "__dynamo_disable", wrapped)
 
 
 # ---------------------------------------------------------------- run again
