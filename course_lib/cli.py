@@ -1,4 +1,4 @@
-"""The command line: for students (check), instructors (grade, solve, release, book) and authors (keys, pretrain)."""
+"""The command line: for students (check), instructors (grade, solve, release, book) and authors (keys, pretrain, challenges)."""
 
 from __future__ import annotations
 
@@ -81,6 +81,34 @@ def pretrain(
     typer.echo(f"{folder} is written.")
     if not sweep:
         typer.echo(f"{checkpoints.table(folder)}\n\nThe table belongs into data/README.md.")
+
+
+@app.command()
+def challenges(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these, such as fair_decision.")] = None,
+) -> None:
+    """Measure the baseline and the solution of the challenges at three seeds, into data/challenges.json."""
+    import json
+
+    from course_lib.challenges import contest
+    from course_lib.files import replace
+    from solutions.challenges import SOLUTIONS
+
+    known = {task.name: task for task in contest.all_tasks()}
+    if unknown := set(names or ()) - known.keys():
+        raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
+    found = {name: dict(scores) for name, scores in contest.measured().items() if name in known}
+    for name in names or known:
+        both = {"the baseline": known[name]._baseline, "a solution": SOLUTIONS[name]}
+        found[name] = {
+            who: [round(score, 4) for score in contest.measure(known[name], function)]
+            for who, function in both.items()
+        }
+        typer.echo(f"{name}: " + ", ".join(f"{who} {contest.spread(s)}" for who, s in found[name].items()))
+    replace(
+        data_folder() / contest.MEASURED,
+        json.dumps({n: found[n] for n in known if n in found}, indent=1) + "\n",
+    )
 
 
 @app.command()

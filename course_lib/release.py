@@ -82,7 +82,10 @@ def copy_course(tree: Path, lessons: tuple[str, ...]) -> None:
     sources = [ROOT / name for name in FILES]
     for pattern in ("notebooks/*.ipynb", "notebooks/images/*.png", "course_lib/**/*.py", "data/**/*.*"):
         sources += sorted(ROOT.glob(pattern))
-    sources += [ROOT / "solutions" / f"{lesson}.py" for lesson in lessons]
+    everything = len(lessons) == len(LESSONS)
+    sources += [
+        ROOT / "solutions" / f"{name}.py" for name in (*lessons, *(["challenges"] if everything else []))
+    ]
     for source in sources:
         target = tree / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)

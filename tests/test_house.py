@@ -136,6 +136,7 @@ LAYERS = [  # each imports from those above it, and within its own; grading, rel
     {"checkpoints", "datasets", "metrics", "models", "plots", "training", "widgets"},
     {"lessons"},
     {"experiments"},
+    {"challenges"},
     {"notebook", "grading", "release", "book", "cli", "__main__", "course_lib"},
 ]
 ABOVE = {part: number for number, parts in enumerate(LAYERS) for part in parts}

@@ -149,7 +149,7 @@ def outputs(archive: Path) -> dict[str, list]:
 def test_a_students_notebooks_answer_no_question_before_it_is_asked(editions, tmp_path):
     archive, _ = editions("none")
     stripped = outputs(archive)
-    assert len(stripped) == len(LESSONS) + 1 and not any(stripped.values())
+    assert len(stripped) == len(LESSONS) + 2 and not any(stripped.values())
     options = ["release", "-o", str(tmp_path), "--outputs"]
     assert CliRunner().invoke(cli.app, options).exit_code == 0
     kept = outputs(tmp_path / archive.name)
