@@ -90,11 +90,11 @@ def challenges(
     """Measure the baseline and the solution of the challenges at three seeds, into data/challenges.json."""
     import json
 
-    from course_lib.challenges import contest
+    from course_lib.challenges import contest, tasks
     from course_lib.files import replace
     from solutions.challenges import SOLUTIONS
 
-    known = {task.name: task for task in contest.all_tasks()}
+    known = {task.name: task for task in tasks.all_tasks()}
     if unknown := set(names or ()) - known.keys():
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
     found = {name: dict(scores) for name, scores in contest.measured().items() if name in known}

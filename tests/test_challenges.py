@@ -16,14 +16,14 @@ from nbclient import NotebookClient
 
 from course_lib.catalogue import LESSONS
 from course_lib.challenges import Unmet, attempt, tasks
-from course_lib.challenges.contest import ATTEMPTS, SEEDS, Challenge, all_tasks, measured
+from course_lib.challenges.contest import ATTEMPTS, SEEDS, Challenge, measured
 from course_lib.exercise.progress import read_record
 from course_lib.exercise.solution import source_of
 from course_lib.release import copy_course
 from solutions.challenges import SOLUTIONS
 from tests.helpers import ROOT
 
-TASKS = {task.name: task for task in all_tasks()}
+TASKS = {task.name: task for task in tasks.all_tasks()}
 COSTLY = {"cheap_independence", "tightest_gaussian", "repair_vae"}  # seconds each
 QUICK = [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in TASKS]
 

@@ -181,13 +181,6 @@ def _keep(task: Challenge, function: Callable, scores: list[float], cell: str) -
         write_record(record, ATTEMPTS)
 
 
-def all_tasks() -> list[Challenge]:
-    """Every challenge, in the order of the notebook."""
-    from course_lib.challenges import tasks
-
-    return [x for x in vars(tasks).values() if isinstance(x, Challenge)]
-
-
 def expect(value: object, shape: tuple[int, ...], what: str) -> torch.Tensor:
     """The value, if it is a tensor of this shape with finite numbers; else a ValueError that says what came."""
     if not isinstance(value, torch.Tensor):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib import metrics
-from course_lib.challenges.contest import Unmet, challenge, expect
+from course_lib.challenges.contest import Challenge, Unmet, challenge, expect
 from course_lib.datasets.digits import digits
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.why_disentangle import loans
@@ -513,3 +513,8 @@ def unknown_groups(attempt, seed):
 @unknown_groups.baseline
 def average_loss_again(x, y):
     return average_loss(x, y, None)
+
+
+def all_tasks() -> list[Challenge]:
+    """Every challenge, in the order of the notebook."""
+    return [x for x in globals().values() if isinstance(x, Challenge)]
