@@ -322,7 +322,7 @@ class Mark:
     rows        those of the assignment that are graded, with `points`, `of`, and a note where a human decided
     lessons     by number: points, and of how many
     taken_off   for lateness; `late` says why, or why not, in words
-    who         id, email, handed in, late: from the export, else from the roster
+    who         id, email, handed in, late: from the export, else from the roster; name: the roster's
     """
 
     record: dict
@@ -349,7 +349,7 @@ def mark(
 ) -> Mark:
     """Apply all that was decided to the record in records/NAME.json."""
     line = roster.find(record) if roster else None
-    who = {k: v for k in ROSTER if line and (v := roster.get(line, k)) and k in ("id", "email", "handed in")}
+    who = {k: v for k in ROSTER if line and (v := roster.get(line, k)) and k != "login"}
     who |= {k: v for k, v in record["platform"].items() if k in ("id", "email", "handed in", "late")}
     own = {name, record["student"], who.get("id", ""), who.get("email", "")}
     own |= {roster.get(line, k) for k in ("id", "email", "login", "name")} if line else set()
@@ -369,9 +369,9 @@ def mark(
     taken_off = assignment.late * days
     if LATE in mine:
         taken_off = mine[LATE].points
-        late = f"By decision, lateness costs {taken_off:g} points. {mine[LATE].comment}".strip()
+        late = f"By decision, lateness costs {counted(taken_off, 'point')}. {mine[LATE].comment}".strip()
     elif taken_off:
-        late = f"{late} {taken_off:g} points are taken off ({assignment.late:g} a day)."
+        late = f"{late} It costs {counted(taken_off, 'point')} ({assignment.late:g} a day)."
     missing = [exercise for exercise in assignment.points if exercise not in known]
     return Mark(record, rows, lessons, taken_off, late, assignment.of, who, line, missing if rows else [])
 
@@ -404,8 +404,12 @@ def lateness(who: dict[str, str], assignment: Assignment) -> tuple[int, str]:
         return 0, "Marked as late, and by how much is not known: nothing is taken off."
     days = max(0, math.ceil((when - assignment.due) / timedelta(days=1)))
     local = when.astimezone(assignment.due.tzinfo)
-    said = f"Handed in {local:%Y-%m-%d %H:%M %Z}, {days} day{'s' * (days != 1)} late: due {assignment.due:%Y-%m-%d %H:%M %Z}."
+    said = f"Handed in {local:%Y-%m-%d %H:%M %Z}, {counted(days, 'day')} late: due {assignment.due:%Y-%m-%d %H:%M %Z}."
     return days, said if days else ""
+
+
+def counted(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def read_time(text: str) -> datetime | None:

@@ -157,8 +157,8 @@ class Gradebook:
         self._write("record.json", _json(record | {"submissions": seen, "not graded": failed}))
         if self.assignment.due and timeless:
             said.append(
-                f"{timeless} submissions have no time of hand-in that is known: whether they are late, and by how much, "
-                "is not judged. A roster may have a column “handed in”."
+                f"Without a time of hand-in that is known: {asked.counted(timeless, 'submission')}. Whether late, and by how "
+                "much, is not judged. A roster may have a column “handed in”."
             )
         said += [
             f"overrides.csv, line {x.line}: there is no student {x.student!r} in records/, so it is not applied."
@@ -183,7 +183,7 @@ class Gradebook:
             names = ", ".join(exercise for exercise, _ in shared)
             table.append(["; ".join(map(_cell, students)), len(shared), names, ", ".join(wrong)])
         self._write("similar.csv", _csv(table))
-        return [f"{n} answers alike: {who} ({names})" for who, n, names, _ in table[1:]]
+        return [f"{asked.counted(n, 'answer')} alike: {who} ({names})" for who, n, names, _ in table[1:]]
 
     def _text(self, name: str) -> str:
         path = self.folder / name
@@ -245,7 +245,11 @@ class Sheet:
 
     def gradebook(self) -> str:
         """gradebook.csv; who is in the roster and handed in nothing has a line without points."""
-        extra = [x for x in ("id", "email", "handed in", "late") if any(x in who for _, who, _ in self.lines)]
+        extra = [
+            x
+            for x in ("name", "id", "email", "handed in", "late")
+            if any(x in who for _, who, _ in self.lines)
+        ]
         lessons = list(dict.fromkeys(find(name).lesson for name in self.assignment.points))
         sums = lessons if len(lessons) > 1 else []
         head = ["student", *extra, *self.assignment.points, *sums, "taken off", "total", "of", "remarks"]
@@ -279,7 +283,7 @@ class Sheet:
             if len(names) > 1:
                 found.append(f"One line of roster.csv has several submissions: {', '.join(names)}.")
         if absent := len(self._absent()):
-            found.append(f"{absent} of {len(self.roster.rows)} in roster.csv handed in nothing.")
+            found.append(f"Of {len(self.roster.rows)} in roster.csv, {absent} handed in nothing.")
         return found
 
 

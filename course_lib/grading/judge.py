@@ -47,7 +47,6 @@ ENDINGS = {  # what ended a check: its row's status, and what is said
         "What came back is not what a check sends: your answer interferes with its check.",
     ),
 }
-STATUSES = ("passed", "failed", "not attempted", *dict.fromkeys(status for status, _ in ENDINGS.values()))
 
 
 @dataclass
@@ -105,13 +104,7 @@ def draw_test(ex: Exercise, seed: int) -> Test:
         scaled_decoys = [_decoy(ex.at_scale(n), case) for n, case in zip(sizes, scaled, strict=True)]
         with solutions_only():
             outcomes = [outcome(ex, find_solution(ex).function, case) for case in scaled]
-    return Test(
-        hidden,
-        decoys,
-        Key(scaled, outcomes, {}, {}, [], [{} for _ in scaled]),
-        scaled_decoys,
-        sizes,
-    )
+    return Test(hidden, decoys, Key(scaled, outcomes, {}, {}, [], [{} for _ in scaled]), scaled_decoys, sizes)
 
 
 def _decoys(ex: Exercise, hidden: Key, seed: int) -> Key:

@@ -15,6 +15,7 @@ from course_lib.catalogue import LESSONS, find
 from course_lib.grading.assignment import Assignment, Mark
 
 BINS = 10  # of the distribution of points
+MOST = 5  # named mistakes that are shown of an exercise
 SOLVED = 0.75  # an exercise that fewer of those who tried have solved is to be taught again
 ENDINGS = ("timed out", "out of memory", "crashed", "tampered", "not checked", "not graded")
 
@@ -56,16 +57,17 @@ class Report:
         found = self.statuses[exercise]
         return found.total() - found["not attempted"] - found["not graded"]
 
-    def to_teach(self, module: str) -> list[tuple[str, list[str]]]:
-        """The exercises of a lesson that were solved least, and what was wrong there most often, at most two things."""
+    def to_teach(self, module: str) -> list[tuple[str, list[tuple[str, int]]]]:
+        """The exercises of a lesson that were solved least, at most five, and the one or two mistakes made most often."""
         found = []
         for exercise in self.assignment.points:
             if exercise.startswith(f"{module}.") and (tried := self.tried(exercise)):
                 share = self.statuses[exercise]["passed"] / tried
                 if share < SOLVED:
-                    said = [self.sentences[exercise, m] for m, _ in self.mistakes[exercise].most_common(2)]
+                    most = self.mistakes[exercise].most_common(2)
+                    said = [(self.sentences[exercise, m], n) for m, n in most]
                     found.append((share, exercise, said))
-        return [(exercise, said) for _, exercise, said in sorted(found, key=lambda x: x[0])]
+        return [(exercise, said) for _, exercise, said in sorted(found, key=lambda x: x[0])][:5]
 
     # ------------------------------------------------------------ CSV
 
@@ -147,7 +149,7 @@ class Report:
             solved = (
                 f"{self.statuses[exercise]['passed']} of the {self.tried(exercise)} who tried have solved it"
             )
-            words = "".join(f" <q>{html.escape(x)}</q>" for x in said)
+            words = "".join(f" <q>{html.escape(x)}</q> ({n} of {self.graded})" for x, n in said)
             items.append(
                 f"<li><b>{html.escape(ex.section)}</b> (<code>{exercise}</code>): {solved}.{words}</li>"
             )
@@ -163,8 +165,10 @@ class Report:
         )
         items = [
             f"<li><b>{n} of {of}</b> {html.escape(self.sentences[exercise, m])} <small>{html.escape(m)}</small></li>"
-            for m, n in self.mistakes[exercise].most_common()
+            for m, n in self.mistakes[exercise].most_common(MOST)
         ]
+        if (rest := len(self.mistakes[exercise]) - MOST) > 0:
+            items.append(f"<li>and {rest} other named mistakes, each less often: see report.csv</li>")
         items += [
             f"<li><b>{n} of {of}</b> by no named mistake: {html.escape(text)}</li>"
             for text, n in self.others[exercise].most_common(3)
@@ -217,7 +221,7 @@ h2 {{ border-top: 1px solid var(--line); padding-top: .8em; margin-top: 1.6em }}
 ol {{ margin-top: .3em }} .table {{ overflow-x: auto }}
 table {{ border-collapse: collapse; width: 100% }} thead th {{ text-align: left; white-space: nowrap }}
 th, td {{ vertical-align: top; padding: .45em .7em; border-bottom: 1px solid var(--line) }} tbody th {{ text-align: left; font-weight: normal }}
-td ul {{ margin: 0; padding-left: 1.1em }} small {{ opacity: .75 }} td:nth-child(2) {{ min-width: 8em; white-space: nowrap }}
+td:last-child {{ width: 60% }} td ul {{ margin: 0; padding-left: 1.1em }} small {{ opacity: .75 }} td:nth-child(2) {{ min-width: 7em; white-space: nowrap }}
 .bar {{ display: flex; height: .55em; background: var(--rest); margin-top: .3em }}
 .bar, .bar i, svg rect {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
 .passed {{ background: var(--passed) }} .wrong {{ background: var(--wrong) }}

@@ -1,4 +1,8 @@
-"""All submissions of a class: one worker process each, written down one by one, resumed where interrupted."""
+"""All submissions of a class: one worker process each, written down one by one, resumed where interrupted.
+
+One machine. Dask, which once spread the work over several, is gone: a worker is a fork that finds torch, the solutions and
+the drawn tests in place, and is watched through /proc; both end at the machine's edge, and a class takes minutes on one.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +32,6 @@ from course_lib.grading.submission import Student, plan, table
 from course_lib.grading.worker import Job, work
 
 READING = 120  # seconds for reading a submission
-
-
-class GradingFailed(RuntimeError):
-    """A submission could not be graded for a reason that is not its own."""
 
 
 def grade(

@@ -345,6 +345,11 @@ def work(job: Job, pipe: int) -> None:
         os._exit(0)
 
 
+def stored(row: dict) -> Row:
+    """A row of a record, of another version perhaps."""
+    return Row(**{k: v for k, v in row.items() if k in Row.__dataclass_fields__})
+
+
 def grade(job: Job, send: Callable) -> None:
     """Grade one submission: what it holds, its rows and JUnit report go to `send`."""
     submission = read(job.student)
@@ -369,7 +374,7 @@ def grade(job: Job, send: Callable) -> None:
         name=job.student.name,
         tests=job.tests,
         limits=job.limits,
-        rows={name: Row(**row) for name, row in job.known.items()} if same else {},
+        rows={name: stored(row) for name, row in job.known.items()} if same else {},
         names=names,
         asked=[name for name, test in job.tests.items() if test is not None or name in job.known],
         answers=answers,
