@@ -33,6 +33,7 @@ LESSONS = (
     Lesson("adda", "05_adda", "05 ADDA: carrying a classifier to a new domain", 120),
     Lesson("ufdn", "06_ufdn", "06 UFDN: one representation for many domains", 120),
     Lesson("correlated_factors", "07_correlated_factors", "07 Correlated factors", 120),
+    Lesson("on_the_gpu", "08_on_the_gpu", "08 On the GPU", 120),
 )
 
 _declared: dict[

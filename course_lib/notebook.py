@@ -19,11 +19,11 @@ from course_lib.exercise.answers import MissingAnswer, defined_names, find_answe
 from course_lib.exercise.check import TimeUp, inspect_answer, measure_speed, time_limit
 from course_lib.exercise.contract import Exercise
 from course_lib.exercise.device import warm_up
-from course_lib.exercise.findings import QUIET
+from course_lib.exercise.findings import QUIET, NoTriton
 from course_lib.exercise.panel import Panel, announce
 from course_lib.exercise.progress import status
 
-_waiting: dict[str, MissingAnswer] = {}  # names that a waiting cell would have defined
+_waiting: dict[str, MissingAnswer | NoTriton] = {}  # names that a waiting cell would have defined
 
 
 def check(ex: Exercise) -> None:
@@ -44,8 +44,10 @@ def check(ex: Exercise) -> None:
 # ---------------------------------------------------------------- where an answer is missing
 
 
-def _panel(missing: MissingAnswer, name: str = "") -> Panel:
+def _panel(missing: MissingAnswer | NoTriton, name: str = "") -> Panel:
     """What to do about a missing answer; `name` is what an earlier waiting cell did not define, if that is it."""
+    if isinstance(missing, NoTriton):
+        return Panel(str(missing), kind="open", message=str(missing))
     ex = missing.exercise
     before = f"Waiting for {ex.id}: "
     if name and _is_answered(ex):
@@ -69,8 +71,8 @@ def _is_answered(ex: Exercise) -> bool:
     return True
 
 
-def _cause(error: BaseException) -> MissingAnswer | None:
-    if isinstance(error, MissingAnswer):
+def _cause(error: BaseException) -> MissingAnswer | NoTriton | None:
+    if isinstance(error, MissingAnswer | NoTriton):
         return error
     return _waiting.get(error.name) if isinstance(error, NameError) else None
 
@@ -165,7 +167,7 @@ def install(shell) -> None:
             for name in names:
                 _waiting.pop(name, None)
 
-    shell.set_custom_exc((MissingAnswer, NameError), on_error)
+    shell.set_custom_exc((MissingAnswer, NoTriton, NameError), on_error)
     shell.events.register("pre_run_cell", before_cell)
     shell.events.register("pre_run_cell", lambda info: share_cores())
     shell.events.register("post_run_cell", after_cell)

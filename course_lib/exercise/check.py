@@ -31,7 +31,7 @@ from course_lib.exercise.compare import (
 )
 from course_lib.exercise.contract import Exercise, copy_inputs, run, run_with_gradients
 from course_lib.exercise.device import DeviceWatch, SilentCovariance, modes_put_back, watch
-from course_lib.exercise.findings import QUIET, Wrong, error_text
+from course_lib.exercise.findings import QUIET, NoTriton, Wrong, error_text
 from course_lib.exercise.key import Key, find_key
 from course_lib.exercise.progress import note_check, status
 from course_lib.exercise.report import Report
@@ -187,6 +187,8 @@ class Answer:
             raise Wrong(
                 "waiting", exercise=other.id, notebook=other.notebook, section=other.section
             ) from None
+        except NoTriton as missing:
+            raise Wrong("no Triton", missing=str(missing)) from None
         except NotImplementedError as error:
             if any(line.startswith("raise NotImplementedError") for _, line in self.own_line(error)):
                 raise Wrong("stub") from None
@@ -227,6 +229,7 @@ class Answer:
                 report.remark("global generator")
             return returned[-1]
 
+        implementation.__wrapped__ = self.function  # a kernel is launched, not called
         try:
             found = self.guard(method, self.ex, implementation, inputs)
         except Wrong as wrong:  # the probe may fail on what the answer returned

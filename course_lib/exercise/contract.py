@@ -35,6 +35,8 @@ class Exercise:
                 the batch launches thousands.
     seconds     the time that a check of it may take
     plain       the readable loop that is given; timed against the answer at n = `timed_size`.
+    kernel      the answer is a Triton kernel (`kernels.launch`): no list of tensor operations says what it does, so
+                grading runs it once more, on the hidden inputs.
     """
 
     function: Callable
@@ -52,6 +54,7 @@ class Exercise:
     seconds: float = 10
     plain: Callable | None = None
     timed_size: int = 128
+    kernel: bool = False
 
     def __post_init__(self):
         functools.update_wrapper(self, self.function)

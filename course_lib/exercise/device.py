@@ -201,6 +201,8 @@ def watch(
             mode.fail("result on the CPU")
         return result
 
+    watched.__wrapped__ = implementation
+
     try:
         with SilentCovariance(), HostNumbers(mode), mode:
             (run_with_gradients if gradients else run)(ex, watched, inputs)

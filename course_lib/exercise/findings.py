@@ -283,6 +283,34 @@ KINDS = {
         "At size {size:,} your answer would hold {peak:bytes} at once; {bound:bytes} is enough. Most of it is float64, "
         "which takes twice the room: stay in the dtype of the inputs.",
     ),
+    # ------------------------------------------------ kernels
+    "no Triton": Kind(
+        "cannot be checked", "{missing}", "This exercise needs Triton, which is not installed here."
+    ),
+    "out of bounds": Kind(
+        "out of bounds",
+        "Program {program} {verb} {count} number(s) {place} `{name}`. Is a mask missing, or a stride another tensor's?",
+        "A program of your kernel touches numbers outside a tensor. Is a mask missing, or a stride another tensor's?",
+    ),
+    "race": Kind(
+        "race",
+        "Programs {other} and {program} both touch a number of `{name}` that one of them writes. On a GPU they run at the "
+        "same time, in no order: give every number one program that writes it, or add with tl.atomic_add.",
+        "Two programs of your kernel touch a number that one of them writes. On a GPU they run at the same time, in no "
+        "order: give every number one program that writes it, or add with tl.atomic_add.",
+    ),
+    "kernel traffic": Kind(
+        "too much traffic",
+        "Your kernel moves {moved:,} bytes between the chip and its memory; {least:,} is the least possible. What is "
+        "loaded twice, or stored in between?",
+        "Your kernel moves more bytes between the chip and its memory than it must. What is loaded twice, or stored in "
+        "between?",
+    ),
+    "not compiled": Kind(
+        "not GPU-ready",
+        "Triton's compiler refuses your kernel for a GPU: {said}",
+        "Triton's compiler refuses your kernel for a GPU. check({exercise}) in the notebook shows what it says.",
+    ),
     # ------------------------------------------------ in grading alone
     "plain loop": Kind(
         "wrong value",
@@ -363,6 +391,16 @@ class Wrong(Exception):
         self.details = list(details)  # (caption, preformatted text)
         self.picture = picture  # SVG
         super().__init__(self.finding.code)
+
+
+class NoTriton(NotImplementedError):
+    """Raised where a kernel is to run and Triton is not installed; a notebook shows it as a panel."""
+
+    def __init__(self):
+        super().__init__(
+            "This part needs Triton, which comes with PyTorch's builds for Linux. It is not installed here: read on without "
+            "it, or open the notebook on Linux or Colab."
+        )
 
 
 # ---------------------------------------------------------------- fields in words
