@@ -172,7 +172,8 @@ def as_json(value):
 
 
 def replay(message: dict) -> dict:
-    return as_json(inside.replay_all(as_json(message)))
+    run = inside.check if "exercise" in message else inside.replay_all  # a kernel runs once more
+    return as_json(run(as_json(message)))
 
 
 def watched(ex, test, served=()) -> dict:

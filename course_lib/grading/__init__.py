@@ -44,6 +44,13 @@ right shapes, and a step in its program. Process 1 computes that step's values, 
 replayed, so no value of a solution is ever where a student's code runs. It serves only exercises that stand
 earlier in the course, and that the row is told to name.
 
+A Triton kernel (lesson 08, `Exercise.kernel`) is no list of tensor operations: under the interpreter its numbers pass through
+NumPy. So the check runs once more, in a fresh fork, on the hidden inputs, and process 1 compares its values. There is still
+nothing to steal: the fork has those inputs and no expected values, nothing that it writes but its values reaches process
+1, of them only right or wrong reaches a page, and the next run has another seed. What it costs: right values on hidden
+inputs must be COMPUTED, but any Python that computes them will do. That it was a kernel, its bounds, its races and the bytes it
+moved are believed of process 3, like an answer's memory. Whoever forges them wins the step from a right function to a right kernel.
+
 What the sandbox is. Namespaces for processes, network, IPC, mounts; without root, a user namespace in which no other can be
 made; as root, an unprivileged user with no capabilities. Nothing in it can be written to: no file, no directory, no
 bind of the host's disk, /proc/sys read-only; no memory file, no System V memory, no socket, no namespace, no other

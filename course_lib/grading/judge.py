@@ -299,6 +299,9 @@ DRAWS = 7  # of a random answer: what holds in most of them holds
 def _judge_program(ex: Exercise, test: Test, found: _Found, replay: Replay, served: bool) -> None:
     """Raise Wrong unless the answer's operations give the right values on inputs that it has never seen."""
     kinds = ["values", "gradients"] if ex.gradients else ["values"]
+    if ex.kernel:
+        _judge_kernel(ex, test, replay)
+        return
     programs = [{kind: case[kind] for kind in kinds} for case in _programs(found, kinds)]
     _count(ex, test, programs)
     cut = len(test.hidden.cases)
@@ -319,6 +322,22 @@ def _judge_program(ex: Exercise, test: Test, found: _Found, replay: Replay, serv
         if served:
             raise
         raise Wrong("no program") from None
+
+
+def _judge_kernel(ex: Exercise, test: Test, run_again: Replay) -> None:
+    """Raise Wrong unless a kernel gives the right values on inputs that it has never seen; it has no gradients."""
+    cases = [encode_all(case) for case in test.hidden.cases]
+    found = run_again({"exercise": ex.id, "cases": cases, "references": []})
+    try:
+        if found["status"] != "ran" or found["wrong"]:
+            raise Wrong("no program")
+        results = [_renamed(decode_all(c), set(test.hidden.outcomes[0])) for c in found["cases"]]
+    except (TypeError, KeyError, AttributeError):
+        raise Unreadable("Not a check") from None
+    if len(results) != len(cases):
+        raise Unreadable("Cases are missing")
+    _structure(test.hidden, results)
+    _compare(ex, test.hidden, results, "values")
 
 
 def alike(got: dict, want: dict, times: float = 1) -> bool:

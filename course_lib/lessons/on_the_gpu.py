@@ -389,17 +389,17 @@ def _probe_kl(implementation: Callable, mean: Tensor, log_var: Tensor) -> Tensor
 
 @exercise("A kernel for the KL", points=2, probe=_probe_kl, gradients=False, kernel=True)
 def gaussian_kl_kernel(
-    mean: Any,
-    log_var: Any,
-    kl: Any,
+    mean: tl.pointer_type,
+    log_var: tl.pointer_type,
+    kl: tl.pointer_type,
     B: int,
     D: int,
     mean_row: int,
     mean_column: int,
     log_var_row: int,
     log_var_column: int,
-    ROWS: int,
-    COLUMNS: int,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ) -> None:
     """Triton kernel: kl_b = ½ Σ_d (mean_bd² + exp(log_var_bd) − log_var_bd − 1), in nats.
 
@@ -418,7 +418,14 @@ def _probe_log_sum_exp(implementation: Callable, x: Tensor) -> Tensor:
 
 @exercise("A sum that streams", points=2, probe=_probe_log_sum_exp, gradients=False, kernel=True)
 def log_sum_exp_kernel(
-    x: Any, out: Any, B: int, N: int, x_row: int, x_column: int, ROWS: int, BLOCK: int
+    x: tl.pointer_type,
+    out: tl.pointer_type,
+    B: int,
+    N: int,
+    x_row: int,
+    x_column: int,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:
     """Triton kernel: out_b = log Σ_n exp x_bn, in one pass over rows of any length.
 
@@ -438,10 +445,10 @@ def _probe_aggregate(implementation: Callable, z: Tensor, mean: Tensor, log_var:
 
 @exercise("The aggregate posterior, streamed", points=3, probe=_probe_aggregate, gradients=False, kernel=True)
 def log_aggregate_posterior_kernel(
-    z: Any,
-    mean: Any,
-    log_var: Any,
-    out: Any,
+    z: tl.pointer_type,
+    mean: tl.pointer_type,
+    log_var: tl.pointer_type,
+    out: tl.pointer_type,
     B: int,
     N: int,
     D: int,
@@ -451,9 +458,9 @@ def log_aggregate_posterior_kernel(
     mean_column: int,
     log_var_row: int,
     log_var_column: int,
-    ROWS: int,
-    BLOCK: int,
-    COLUMNS: int,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ) -> None:
     """Triton kernel: log Σ_n exp of e_bnd = −½ ((z_bd − mean_nd)² exp(−log_var_nd) + log_var_nd), jointly and for each latent.
 
@@ -483,14 +490,14 @@ def _probe_backward(
     atol=1e-5,
 )
 def log_aggregate_posterior_backward_kernel(
-    z: Any,
-    mean: Any,
-    log_var: Any,
-    sums: Any,
-    gradient: Any,
-    z_gradient: Any,
-    mean_gradient: Any,
-    log_var_gradient: Any,
+    z: tl.pointer_type,
+    mean: tl.pointer_type,
+    log_var: tl.pointer_type,
+    sums: tl.pointer_type,
+    gradient: tl.pointer_type,
+    z_gradient: tl.pointer_type,
+    mean_gradient: tl.pointer_type,
+    log_var_gradient: tl.pointer_type,
     B: int,
     N: int,
     D: int,
@@ -500,9 +507,9 @@ def log_aggregate_posterior_backward_kernel(
     mean_column: int,
     log_var_row: int,
     log_var_column: int,
-    ROWS: int,
-    BLOCK: int,
-    COLUMNS: int,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ) -> None:
     """Triton kernel: the gradients of `log_aggregate_posterior_kernel`, its exponents e computed again.
 
