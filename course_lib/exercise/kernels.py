@@ -20,6 +20,7 @@ own; what a check needs of it is the two hundred lines here.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import inspect
@@ -382,6 +383,7 @@ def _patched(function: Callable, watch: _Watch, room: Any) -> Iterator[None]:
     if tl not in function.__globals__.values():
         raise NameError("name 'tl' is not defined: a kernel needs triton.language under that name", name="tl")
     builder, before = room.interpreter_builder, []
+    options = builder.options
     for module in (tl, tl.standard):
         for name, member in list(vars(module).items()):
             if isinstance(member, JITFunction):
@@ -398,13 +400,14 @@ def _patched(function: Callable, watch: _Watch, room: Any) -> Iterator[None]:
             setattr(module, name, device[id(member)])
         scopes += [room._patch_lang(function), room._patch_lang(device[id(before[0][2])].fn)]
         room.ReduceOps.apply_impl = reduce
+        builder.options = dataclasses.replace(options, sanitize_overflow=False)  # each index computed twice
         for name, method in watch.methods().items():
             setattr(builder, name, method)
         yield
     finally:
         for name in watch.methods():
             builder.__dict__.pop(name, None)
-        room.ReduceOps.apply_impl = reduced
+        room.ReduceOps.apply_impl, builder.options = reduced, options
         for scope in reversed(scopes):
             scope.restore()
         for module, name, member in before:
