@@ -31,7 +31,7 @@ from torch import Tensor, nn
 import course_lib
 from course_lib import answer
 from course_lib.lessons import {lessons}
-
+{kernels}
 """
 TWICE = "# The cell held more than one answer to this exercise: the last counts.\n"
 called: set[str] = set()  # ids of the students' answers that were called; a cell, and a check, empty it
@@ -68,7 +68,8 @@ def header(lesson: str) -> str:
     """What stands above every saved answer to a lesson: what its notebook imports, this lesson and those before it."""
     modules = [x.module for x in LESSONS]
     own = modules[: modules.index(lesson) + 1] if lesson in modules else [lesson]
-    return _HEADER.format(lessons=", ".join(own))
+    kernels = "from course_lib.lessons.on_the_gpu import tl\n" if lesson == "on_the_gpu" else ""
+    return _HEADER.format(lessons=", ".join(own), kernels=kernels)
 
 
 def solutions_in_force() -> bool:
