@@ -108,6 +108,12 @@ def bytes_of(*tensors: Tensor) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
+def expect_moved(trace: Trace | None, least: int) -> None:
+    """KernelError where a kernel moved more bytes than it must."""
+    if trace is not None and trace.moved > least:
+        raise KernelError("kernel traffic", moved=trace.moved, least=least)
+
+
 def power_of_two(n: int) -> int:
     """The next power of two, at least 1: the sizes that a block may have."""
     return 1 << max(0, n - 1).bit_length()

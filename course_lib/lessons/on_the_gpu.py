@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.exercise import MB, exercise
-from course_lib.exercise.kernels import KernelError, Trace, blocks, bytes_of, launch, power_of_two
+from course_lib.exercise.kernels import Trace, blocks, bytes_of, expect_moved, launch, power_of_two
 from course_lib.exercise.kernels import tl as tl  # in an answer: from course_lib.lessons.on_the_gpu import tl
 from course_lib.exercise.probe import check_report, linear
 
@@ -375,15 +375,9 @@ def _laid_out(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() if (len(x) + i) % 2 else x for i, x in enumerate(tensors))
 
 
-def _expect_traffic(trace: Trace | None, least: int) -> None:
-    """KernelError where a kernel moved more than it must."""
-    if trace is not None and trace.moved > least:
-        raise KernelError("kernel traffic", moved=trace.moved, least=least)
-
-
 def _probe_kl(implementation: Callable, mean: Tensor, log_var: Tensor) -> Tensor:
     kl, trace = launch_gaussian_kl(implementation, *_laid_out(mean, log_var))
-    _expect_traffic(trace, bytes_of(mean, log_var, kl))
+    expect_moved(trace, bytes_of(mean, log_var, kl))
     return kl
 
 
@@ -412,7 +406,7 @@ def gaussian_kl_kernel(
 
 def _probe_log_sum_exp(implementation: Callable, x: Tensor) -> Tensor:
     out, trace = launch_log_sum_exp(implementation, *_laid_out(x))
-    _expect_traffic(trace, bytes_of(x, out))
+    expect_moved(trace, bytes_of(x, out))
     return out
 
 
@@ -439,7 +433,7 @@ def log_sum_exp_kernel(
 
 def _probe_aggregate(implementation: Callable, z: Tensor, mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
     out, trace = launch_log_aggregate_posterior(implementation, *_laid_out(z, mean, log_var))
-    _expect_traffic(trace, least_bytes(len(z), len(mean), z.shape[1], 4, z.element_size()))
+    expect_moved(trace, least_bytes(len(z), len(mean), z.shape[1], 4, z.element_size()))
     return {"joint": out[:, 0], "marginals": out[:, 1:]}
 
 
@@ -476,7 +470,7 @@ def _probe_backward(
 ) -> dict[str, Tensor]:
     out = streamed(z, mean, log_var, block=16)
     found, trace = launch_backward(implementation, gradient, out, *_laid_out(z, mean, log_var))
-    _expect_traffic(trace, least_bytes_backward(len(z), len(mean), z.shape[1], 4, z.element_size()))
+    expect_moved(trace, least_bytes_backward(len(z), len(mean), z.shape[1], 4, z.element_size()))
     return dict(zip(("z", "mean", "log_var"), found, strict=True))
 
 
