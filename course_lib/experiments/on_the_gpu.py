@@ -6,21 +6,20 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from course_lib import plots
 from course_lib.exercise.kernels import NOWHERE, Trace
 from course_lib.files import data_folder
 from course_lib.lessons import on_the_gpu as lesson
+
+if TYPE_CHECKING:  # slow to import, and not needed where nothing is drawn
+    from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------ what a function costs
 
@@ -202,9 +201,19 @@ def recorded_table() -> str:
 # ------------------------------------------------------------------ pictures
 
 
+def _drawing() -> tuple[Any, Any]:
+    """pyplot, in the course's style, and the course's plots."""
+    import matplotlib.pyplot as plt
+
+    from course_lib import plots
+
+    plots.use_style()
+    return plt, plots
+
+
 def queue_figure(queues: Mapping[str, lesson.ToyQueue]) -> Figure:
     """What processor and device do over time, one panel a queue; a gap in the lower row is a device that waits."""
-    plots.use_style()
+    plt, plots = _drawing()
     figure, axes = plt.subplots(
         len(queues), 1, figsize=(6.8, 1.25 * len(queues) + 0.5), sharex=True, squeeze=False
     )
@@ -226,9 +235,9 @@ def busy(queue: lesson.ToyQueue) -> float:
 
 def tiles_figure(trace: Trace, names: Sequence[str], title: str = "") -> Figure:
     """Which program touched which number: written where it was written, else read (the last one to do so)."""
-    plots.use_style()
+    plt, plots = _drawing()
     figure, axes = plt.subplots(1, len(names), figsize=(6.8, 3.2), squeeze=False)
-    colours = ListedColormap(["#f2f2f2", *plots.COLOURS])
+    colours = plt.matplotlib.colors.ListedColormap(["#f2f2f2", *plots.COLOURS])
     for ax, name in zip(axes[0], names, strict=True):
         written = (trace.writers[name] != NOWHERE).any()
         touched = trace.writers[name] if written else trace.readers[name]
@@ -237,16 +246,16 @@ def tiles_figure(trace: Trace, names: Sequence[str], title: str = "") -> Figure:
         ax.imshow(shown.numpy(), cmap=colours, vmin=0, vmax=len(plots.COLOURS), aspect="auto")
         ax.set(title=f"{name}, {'written' if written else 'read'}", xticks=[], yticks=[0, len(touched) - 1])
         for axis, cells in (("x", touched.shape[1]), ("y", len(touched))):  # a line between two numbers
-            getattr(ax, f"set_{axis}ticks")(np.arange(0.5, cells - 1), minor=True)
+            getattr(ax, f"set_{axis}ticks")([i + 0.5 for i in range(cells - 1)], minor=True)
         ax.grid(which="minor", color="white", linewidth=0.5)
         ax.tick_params(which="both", length=0)
         seen = 0
         for program in touched.unique().tolist():
             if program >= 0 and seen < 10:
-                rows, columns = np.nonzero((touched == program).numpy())
+                rows, columns = (touched == program).nonzero().double().T
                 ax.text(
-                    columns.mean(),
-                    rows.mean(),
+                    columns.mean().item(),
+                    rows.mean().item(),
                     str(program),
                     ha="center",
                     va="center",
@@ -262,12 +271,12 @@ def tiles_figure(trace: Trace, names: Sequence[str], title: str = "") -> Figure:
 def roofline_figure(works: Mapping[str, Work], device: str) -> Figure:
     """Operations a second against operations a byte: the roofs of a device, and where pieces of work stand under them."""
     peak, bandwidth = lesson.DEVICES[device]
-    plots.use_style()
+    plt, plots = _drawing()
     figure, axes = plt.subplots(figsize=(6.8, 3.6))
-    intensity = np.logspace(-2, 4, 200)
+    intensity = torch.logspace(-2, 4, 200)
     axes.loglog(
         intensity,
-        np.minimum(peak, bandwidth * intensity),
+        (bandwidth * intensity).clamp(max=peak),
         color=plots.PALETTE["exact"],
         label="the two roofs",
     )
@@ -293,11 +302,11 @@ def roofline_figure(works: Mapping[str, Work], device: str) -> Figure:
 
 def times_figure(times: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """Estimated seconds: a group of bars for each device, a bar for each way to do it, on a logarithmic axis."""
-    plots.use_style()
+    plt, plots = _drawing()
     figure, axes = plt.subplots(figsize=(6.8, 3.2))
     ways = list(next(iter(times.values())))
     for i, way in enumerate(ways):
-        places = np.arange(len(times)) + 0.8 * i / len(ways)
+        places = [n + 0.8 * i / len(ways) for n in range(len(times))]
         values = [1000 * row[way] for row in times.values()]
         axes.bar(places, values, 0.75 / len(ways), color=plots.COLOURS[(7, 0, 2)[i % 3]], label=way)
         for place, value in zip(places, values, strict=True):
@@ -309,7 +318,7 @@ def times_figure(times: Mapping[str, Mapping[str, float]], title: str) -> Figure
                 fontsize=9,
             )
     axes.set(yscale="log", ylabel="estimated milliseconds", title=title)
-    axes.set_xticks(np.arange(len(times)) + 0.4 * (len(ways) - 1) / len(ways), list(times))
+    axes.set_xticks([n + 0.4 * (len(ways) - 1) / len(ways) for n in range(len(times))], list(times))
     axes.margins(y=0.15)
     axes.set_ylim(top=30 * 1000 * max(row[way] for row in times.values() for way in ways))
     axes.legend(ncols=len(ways), loc="upper right")
