@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from course_lib import cli
 from course_lib.catalogue import LESSONS, exercises
-from course_lib.release import copy_course
+from course_lib.challenges import tasks
+from course_lib.release import copy_course, sections
 from tests.helpers import ROOT, lab
 from tests.test_release import public, secrets
 
@@ -38,8 +39,6 @@ def student(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """The instructor's site, without a repository."""
-    if not (ROOT / "book/teaching/plans.md").exists():
-        pytest.skip("the teacher's notes are not written yet")
     return book.book(tmp_path_factory.mktemp("teacher") / "site", instructor=True).parent
 
 
@@ -178,7 +177,7 @@ class TestBuilt:
             for ex in exercises(lesson):
                 stub, solution = said.index(f"check({ex.id})"), said.index(f"Solution of {ex.id}")
                 assert stub < solution and pages.find_solution(ex).source in said
-            assert (teacher / f"teaching/{lesson.notebook}.html").exists()
+        assert all((teacher / f"teaching/{lesson.notebook}.html").exists() for lesson in pages.taught())
 
     def test_every_paper_of_a_lesson_leads_to_the_bibliography(self, student):
         bibliography = pages.read_bibliography()
@@ -373,3 +372,64 @@ def test_a_students_readme_speaks_to_students(tmp_path):
         assert words not in readme, words
     linked = [p for p in re.findall(r"\]\(([^)# ]+)", readme) if "://" not in p]
     assert linked and not [p for p in linked if not (tmp_path / p).exists()]
+
+
+# ---------------------------------------------------------------- the teacher's notes
+
+
+def notebook_sections(lesson) -> list[str]:
+    cells = json.loads((ROOT / f"notebooks/{lesson.notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+
+def test_the_first_eight_lessons_have_notes():
+    assert {x.number for x in pages.taught()} >= {f"{i:02}" for i in range(8)}
+
+
+@pytest.mark.parametrize("lesson", pages.taught(), ids=lambda x: x.notebook)
+def test_a_lessons_notes_are_complete(lesson):
+    """Every section in order, minutes that add up, every exercise core or optional, three questions with answers."""
+    text = pages.notes_of(lesson).read_text(encoding="utf-8")
+    parts = sections(text)
+    assert [*parts][1:] == ["Objectives", "Minutes, and what to show", "Core and optional", "Discussion"]
+    assert len(re.findall(r"^- ", parts["Objectives"], re.MULTILINE)) >= 3
+    rows = re.findall(
+        r"^\| \*\*(.+?)\*\* \| (\d+) \| (.+) \|$", parts["Minutes, and what to show"], re.MULTILINE
+    )
+    assert [row[0] for row in rows] == notebook_sections(lesson)
+    assert sum(int(row[1]) for row in rows) == lesson.minutes and all(len(row[2]) > 15 for row in rows)
+    core, optional = parts["Core and optional"].split("Optional:")
+    named = [re.findall(r"`(\w+)`", x) for x in (core, optional)]
+    assert all(named) and sorted(named[0] + named[1]) == sorted(ex.name for ex in exercises(lesson))
+    questions = re.findall(
+        r"^\d\. \*\*(.+?)\*\*(.+?)(?=^\d\. |\Z)", parts["Discussion"], re.MULTILINE | re.DOTALL
+    )
+    assert len(questions) == 3 and all(len(answer) > 150 for _, answer in questions)
+    assert "istakes" not in text  # they come from the solutions
+
+
+def test_the_plans_name_sections_and_challenges_that_exist():
+    text = (ROOT / "book/teaching/plans.md").read_text(encoding="utf-8")
+    known = {x for lesson in LESSONS for x in notebook_sections(lesson)} | {
+        t.title for t in tasks.all_tasks()
+    }
+    starts = {re.split(r"[:,?]", title)[0] for title in known}
+    named = re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", text)
+    allowed = {"Run All", "Common mistakes", "Who ends with the lowest total correlation?"}
+    assert len(named) > 20 and not [x for x in named if x not in known | starts | allowed]
+    ids = {ex.name for ex in exercises()}
+    assert {x for x in re.findall(r"`([a-z]\w+)`", text) if "_" in x} <= ids
+    sessions = re.findall(r"\| Minutes \| .*\n\|.*\n((?:\|.*\n)+)", text)
+    assert [sum(int(m) for m in re.findall(r"^\| (\d+) \|", s, re.MULTILINE)) for s in sessions] == [90, 90]
+    assert re.findall(r"^\| (\d+) \| ", text.split("## Twelve weeks")[1], re.MULTILINE) == [
+        str(i) for i in range(1, 13)
+    ]
+
+
+def test_common_mistakes_are_those_of_the_solutions():
+    (ex,) = [x for x in exercises() if x.id == "elbo.gaussian_kl"]
+    listed = pages.mistakes(ex)
+    for mistake in pages.find_solution(ex).mistakes:
+        assert pages.in_html(mistake.sentence) in listed
+    assert listed.count("<li>") == len({m.sentence for m in pages.find_solution(ex).mistakes})

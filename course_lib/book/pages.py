@@ -242,7 +242,7 @@ def _head(path: Path, instructor: bool, repository: str) -> str:
     if instructor and path.stem in {x.notebook for x in taught()}:
         links.append(f'<a class="button" href="teaching/{path.stem}.html">Teacher\'s notes</a>')
     buttons = f'<p class="buttons">{" ".join(links)}</p>\n' if links else ""
-    return buttons + _note(READING)
+    return buttons + (_note(READING) if path.stem != "challenges" else "")
 
 
 def _still(output: dict, where: str) -> dict:
