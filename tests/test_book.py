@@ -324,6 +324,7 @@ def test_a_citation_has_the_key_of_its_address():
 
 def test_every_key_that_is_cited_exists():
     bibliography = pages.read_bibliography()
+    addresses = [e.fields["url"] for e in bibliography.entries.values() if "url" in e.fields]
     texts = [ROOT / "README.md", *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("book/teaching/*.md")]
     for path in texts:
         text = path.read_text(encoding="utf-8")
@@ -333,7 +334,6 @@ def test_every_key_that_is_cited_exists():
             )
         pages.cite(text, bibliography)  # raises for a key that is none, or is another paper's
         assert set(re.findall(r"`([a-z]+(?:19|20)\d\d)`", text)) <= bibliography.entries.keys(), path.name
-    addresses = [e.fields["url"] for e in bibliography.entries.values() if "url" in e.fields]
     assert len(set(addresses)) == len(addresses) > 25
 
 
