@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ROOT   := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: lab lint check test notebooks benchmarks book clean
+.PHONY: lab lint check test gpu notebooks benchmarks book clean
 
 lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.ipynb
@@ -24,6 +24,9 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+gpu: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m gpu
 
 notebooks: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/notebooks.py --write

@@ -18,6 +18,7 @@ from course_lib.exercise.check import inspect_answer
 from course_lib.experiments import on_the_gpu as experiments
 from course_lib.lessons import on_the_gpu as lesson
 from course_lib.models import VAE
+from tests.helpers import ROOT
 
 needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs Triton")
 pytestmark = pytest.mark.usefixtures("on_solutions")
@@ -256,6 +257,28 @@ def test_what_the_kernel_costs_at_full_size():
 
 
 # ------------------------------------------------------------------ numbers from a GPU, pictures
+
+
+@needs_triton
+def test_the_benchmark_is_rehearsed_without_a_gpu(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # which the benchmark sets
+    import gpu
+
+    found = gpu.measure(torch.device("cpu"), sizes=(16,))
+    wanted = {
+        "sprites, 64×64 (images/s)",
+        "VAE, eager (steps/s)",
+        "FactorVAE, eager (steps/s)",
+        "kernel, B = N = 16 (ms)",
+    }
+    assert wanted <= found.keys() and all(value >= 0 for value in found.values())
+    leaves = [x.detach().requires_grad_() for x in gpu.inputs(12)]
+    assert torch.allclose(gpu.streaming(*leaves), mixture(*leaves), 1e-4, 1e-4)
+    if not torch.cuda.is_available():
+        monkeypatch.setattr("sys.argv", ["gpu.py"])
+        gpu.main()
+        assert "nothing is measured" in capsys.readouterr().out
 
 
 def test_numbers_of_a_gpu_are_shown_where_there_are_some(monkeypatch, tmp_path):

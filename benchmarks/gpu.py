@@ -1,0 +1,256 @@
+"""What lesson 08 estimates, measured on a GPU: `python benchmarks/gpu.py [--no-notebooks] [--write]`; no GPU, nothing measured.
+
+--write keeps the numbers as data/gpu/NAME.json, with the device's name; the lesson then shows them. Times are medians of calls
+between two CUDA events, after a warm-up and with the second-level cache cleared before each; memory is what tensors held at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+os.environ |= {"COURSE_ANSWERS": "solutions", "TQDM_DISABLE": "1"}
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from decomposition import bounded_terms, inputs
+from torch import Tensor
+
+from course_lib.checkpoints import machine
+from course_lib.datasets.shapes3d import Shapes3D
+from course_lib.datasets.sprites import Sprites
+from course_lib.experiments import on_the_gpu as experiments
+from course_lib.experiments.factor_vae import make_discriminator
+from course_lib.files import data_folder, replace
+from course_lib.lessons import factor_vae
+from course_lib.lessons import on_the_gpu as lesson
+from course_lib.models import VAE
+
+SIZES = (4096, 16_384, 65_536)
+AIMS = {  # on an H100
+    "training of the whole course (s)": "≤ 60",
+    "300,000 FactorVAE steps (min)": "≤ 5",
+    "kernel over streaming, B = N = 65,536 (times)": "≥ 10",
+    "kernel over its roofline, B = N = 65,536 (%)": "≥ 50",
+}
+
+
+def milliseconds(
+    call: Callable[[], object], device: torch.device, warm_up: int = 3, repeats: int = 10
+) -> float:
+    """The median time of a call that keeps the device busy."""
+    if device.type != "cuda":  # a rehearsal
+        start = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - start)
+    cache = torch.empty(256 * 1024**2, dtype=torch.int8, device=device)  # larger than any second-level cache
+    times = []
+    for i in range(warm_up + repeats):
+        cache.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        times += [start.elapsed_time(end)] if i >= warm_up else []
+    return median(times)
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The bytes that tensors hold at once during a call, beside those that were there."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+# ------------------------------------------------------------------ the decomposition
+
+
+def streaming(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """log q(z) and its marginals, (B, 1 + D), by lesson 03's answers."""
+    joint, marginals = bounded_terms(z, mean, log_var)
+    return torch.cat([joint[:, None], marginals], dim=1)
+
+
+def forward_and_backward(terms: Callable, leaves: list[Tensor]) -> None:
+    torch.autograd.grad(terms(*leaves).sum(), leaves)
+
+
+def decomposition(device: torch.device, sizes: tuple[int, ...] = SIZES) -> dict[str, float | str]:
+    """Forward and backward of log q(z) and its marginals; where one does not fit, that is what is said."""
+    found: dict[str, float | str] = {}
+    ways = {
+        "plain": experiments.plain_log_aggregate_posterior,
+        "streaming": streaming,
+        "compiled": torch.compile(experiments.plain_log_aggregate_posterior),
+        "kernel": experiments.log_aggregate_posterior,
+    }
+    for size in sizes:
+        leaves = [x.detach().to(device).requires_grad_() for x in inputs(size)]
+        for name, terms in ways.items():
+            if name == "compiled" and device.type != "cuda":
+                continue
+            call = partial(forward_and_backward, terms, leaves)
+            where = f"B = N = {size:,}"
+            try:
+                found[f"{name}, {where} (ms)"] = round(milliseconds(call, device), 3)
+                found[f"{name}, {where} (MB)"] = round(peak_bytes(call, device) / 1024**2, 1)
+            except torch.cuda.OutOfMemoryError:
+                found[f"{name}, {where} (ms)"] = "does not fit"
+                torch.cuda.empty_cache()
+    return found
+
+
+def share_of_roofline(device: torch.device, size: int = SIZES[-1]) -> dict[str, float]:
+    """The forward kernel's time against the lesson's estimate, where the device is one of the lesson's."""
+    known = next((name for name in lesson.DEVICES if name in torch.cuda.get_device_name(device)), None)
+    if known is None:
+        return {}
+    small = [torch.randn(16, 10) for _ in range(3)]
+    trace = lesson.launch_log_aggregate_posterior(lesson.log_aggregate_posterior_kernel, *small)[1]
+    leaves = [x.detach().to(device) for x in inputs(size)]
+    call = partial(
+        lesson.launch_log_aggregate_posterior, lesson.log_aggregate_posterior_kernel, *leaves, rows=64
+    )
+    estimated = experiments.seconds(experiments.kernel_work(trace, 256, size, size, 10), known)
+    return {
+        f"kernel over its roofline, B = N = {size:,} (%)": round(
+            1e5 * estimated / milliseconds(call, device), 1
+        )
+    }
+
+
+# ------------------------------------------------------------------ training, rendering
+
+
+def vae_steps(device: torch.device, batch: int = 64) -> dict[str, Callable[[], None]]:
+    """A VAE's step at 64×64: eager, compiled, and as a CUDA graph."""
+    x = Sprites(64, device=device).sample(batch, torch.Generator(device).manual_seed(0))[0]
+
+    def made() -> Callable[[], None]:
+        vae = VAE().to(device)
+        graphs = {"capturable": True} if device.type == "cuda" else {}
+        return partial(experiments.vae_step, vae, torch.optim.Adam(vae.parameters(), **graphs), x)
+
+    steps = {"eager": made()}
+    if device.type == "cuda":
+        steps["compiled"] = torch.compile(made())
+        steps["CUDA graph"] = captured(made())
+    return steps
+
+
+def captured(step: Callable[[], None]) -> Callable[[], None]:
+    """The step recorded once as a CUDA graph; a call launches all of it at once."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what is made in the first steps is not recorded
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def factor_vae_step(device: torch.device, batch: int = 64) -> Callable[[], object]:
+    """A step of FactorVAE at 64×64 with the paper's discriminator."""
+    g = torch.Generator(device).manual_seed(0)
+    x = Sprites(64, device=device).sample(batch, g)[0]
+    vae, critic = VAE().to(device), make_discriminator(10, 1000, 6).to(device)
+    fused = device.type == "cuda"
+    optimisers = (torch.optim.Adam(network.parameters(), fused=fused) for network in (vae, critic))
+    players = factor_vae.Players(vae, critic, *optimisers)
+    noise = torch.randn(batch, 10, generator=g, device=device)
+    permute = partial(factor_vae.permute_dims, generator=g)
+    return partial(factor_vae.factor_vae_step, players, x, noise, 10.0, permute)
+
+
+def training(device: torch.device) -> dict[str, float]:
+    found = {}
+    for name, step in vae_steps(device).items():
+        found[f"VAE, {name} (steps/s)"] = round(1000 / milliseconds(step, device))
+    per_step = milliseconds(factor_vae_step(device), device)
+    found["FactorVAE, eager (steps/s)"] = round(1000 / per_step)
+    found["300,000 FactorVAE steps (min)"] = round(300_000 * per_step / 60_000, 1)
+    return found
+
+
+def rendering(device: torch.device, batch: int = 4096) -> dict[str, float]:
+    found = {}
+    for name, data in (("sprites", Sprites(64, device=device)), ("scenes", Shapes3D(64, device=device))):
+        factors = data.grid.sample(batch, torch.Generator(device).manual_seed(0))
+        rate = 1000 * batch / milliseconds(lambda: data.images(factors), device)  # noqa: B023
+        found[f"{name}, 64×64 (images/s)"] = round(rate)
+    return found
+
+
+def notebooks() -> dict[str, float]:
+    """Seconds of every notebook, and of all their cells that train."""
+    import nbformat
+
+    from notebooks import ROOT, TRAINS, run, seconds
+
+    found, trained = {}, 0.0
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        document = nbformat.read(path, as_version=4)
+        with tempfile.TemporaryDirectory() as folder:
+            found[f"{path.stem} (s)"] = round(run(document, folder), 1)
+        trained += sum(
+            seconds(c) for c in document.cells if c.cell_type == "code" and TRAINS.search(c.source)
+        )
+    return found | {"training of the whole course (s)": round(trained, 1)}
+
+
+def measure(device: torch.device, sizes: tuple[int, ...] = SIZES) -> dict[str, float | str]:
+    """All but the notebooks."""
+    found = {
+        **rendering(device, 4096 if device.type == "cuda" else 4),
+        **training(device),
+        **decomposition(device, sizes),
+    }
+    if device.type == "cuda":
+        found |= share_of_roofline(device, sizes[-1])
+    streamed, kernel = (found.get(f"{name}, B = N = {sizes[-1]:,} (ms)") for name in ("streaming", "kernel"))
+    if isinstance(streamed, float) and isinstance(kernel, float) and kernel:
+        found[f"kernel over streaming, B = N = {sizes[-1]:,} (times)"] = round(streamed / kernel, 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-notebooks", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print(
+            "No CUDA device: nothing is measured. Lesson 08's estimates stand until someone runs this on one."
+        )
+        return
+    device = torch.device("cuda")
+    numbers = measure(device) | ({} if args.no_notebooks else notebooks())
+    for name, value in numbers.items():
+        print(f"{name:<56}{value!s:>14}  {AIMS.get(name, '')}")
+    if args.write:
+        name = torch.cuda.get_device_name(device)
+        card = {"device": name, "machine": machine(device), "torch": torch.__version__, "numbers": numbers}
+        path = data_folder() / "gpu" / f"{name.replace(' ', '_').replace('/', '_')}.json"
+        replace(path, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
