@@ -84,7 +84,7 @@ time_call.mistake(
     hints=[
         "Which lines need a number on the processor? An index by a mask, len, if, .item(), .tolist(), torch.tensor of numbers.",
         "A mean over some is a sum of losses × mask over a sum of the mask; where the mask is empty that sum is 0, and so is the gradient.",
-        "kept = (losses < limit).to(x.dtype); loss = (losses * kept).sum() / kept.sum().clamp(min=1).",
+        "kept = (losses < limit).to(x.dtype) is a mask that one can multiply by; clamp keeps a number of examples at 1 or more.",
     ],
 )
 def lean_step(model, optimiser, x, labels, limit):
@@ -330,8 +330,8 @@ fused_traffic.mistake(
     lesson.gaussian_kl_kernel,
     hints=[
         "Which examples are yours? program_id(0) · ROWS and the ROWS − 1 that follow. A block (ROWS, COLUMNS) of pointers comes from a column of rows plus a row of columns.",
-        "The mask of both loads is (row < B)[:, None] & (column < D)[None, :]. What it leaves out is `other`; with 0, mean² + exp(log_var) − log_var − 1 is 0.",
-        "m = tl.load(mean + row[:, None] * mean_row + column[None, :] * mean_column, mask=inside, other=0.0), log_var alike, then tl.sum(…, 1) and tl.store(kl + row, …, mask=row < B).",
+        "The mask of both loads is row < B as a column, & column < D as a row. What it leaves out is `other`; with 0, mean² + exp(log_var) − log_var − 1 is 0.",
+        "The pointers are mean + row[:, None] * mean_row + column * mean_column with column made a row; load log_var alike, then tl.sum(…, 1) and tl.store(kl + row, …, mask=row < B).",
     ],
 )
 def gaussian_kl_kernel(
@@ -368,7 +368,7 @@ def _(g):
 
 
 gaussian_kl_kernel.mistake(
-    "The mask of the loads is missing: a block is a power of two, and your tensors are not. mask=(row < B)[:, None] & (column < D)[None, :].",
+    "The mask of the loads is missing: a block is a power of two, and your tensors are not. Say mask=…, with row < B as a column & column < D as a row.",
     no_mask=[
         ("mean + at_mean, mask=inside, other=0.0)", "mean + at_mean)"),
         ("at_log_var, mask=inside, other=0.0)", "at_log_var)"),
@@ -767,7 +767,7 @@ log_aggregate_posterior_backward_kernel.mistake(
     lesson.differentiable,
     hints=[
         "A class of torch.autograd.Function within your function: its static forward(ctx, z, mean, log_var) calls `forward`, its backward(ctx, gradient) calls `backward`. Return the class's .apply.",
-        "ctx.save_for_backward(out, z, mean, log_var) in forward; in backward: return backward(gradient, *ctx.saved_tensors), one gradient for each input of forward.",
+        "ctx.save_for_backward keeps out and the three inputs; in backward ctx.saved_tensors gives them back, in that order, to be handed to `backward` behind the gradient.",
     ],
 )
 def differentiable(forward, backward):
