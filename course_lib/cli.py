@@ -174,7 +174,8 @@ def grade(
         if submissions:
             failed = grade(submissions, out, jobs, seed, unsafe, Limits(seconds=seconds), only=again)
         else:
-            typer.echo("\n".join(book.finish()))
+            for sentence in book.finish():
+                typer.echo(sentence)
         if similar:
             typer.echo("\n".join(book.similar()) or "No two submissions have answers of the same form.")
             typer.echo("Alike is a reason to look, and proves nothing: short formulas have few right ways.")

@@ -170,6 +170,15 @@ def test_sums_by_lesson_and_of_what_is_assigned(grades):
     assert json.loads((grades / "results/ada_11.json").read_text())["score"] == 8
 
 
+def test_what_is_graded_anew_must_be_handed_in_and_assigned(grades, tmp_path):
+    assert "expected submissions" in course("-o", grades, "--only", KL).output.replace("\n", " ")
+    (tmp_path / "ada.ipynb").write_text(notebook())
+    done = course(tmp_path / "ada.ipynb", "-o", grades, "--only", "adda.coral_loss", "--unsafe")
+    assert done.exit_code == 1 and "--only: adda.coral_loss is not in the assignment" in done.output
+    done = course(tmp_path / "ada.ipynb", "-o", grades, "--only", "elbo")
+    assert done.exit_code == 2 and "expected an exercise" in done.output.replace("\n", " ")
+
+
 # ---------------------------------------------------------------- lateness
 
 
@@ -243,6 +252,7 @@ def roster(tmp_path: Path, text: str) -> Roster:
         ("Name,Email\nAda Lovelace,ada@x.org\n", "ada lovelace", {}, "ada@x.org"),
         ("name,email\nAda,one@x.org\nAda,two@x.org\n", "Ada", {"email": "two@x.org"}, "two@x.org"),
         ("name,email\nAda,one@x.org\nAda,two@x.org\n", "Ada", {}, ""),
+        ("ID,Identifier,Email,Login,Username\n11,11,ada@x.org,a,a\n", "a", {}, "ada@x.org"),
         ("Student,ID,SIS Login ID,Section\n    Points Possible,,,\nAda,11,ada1,A\n", "adal_11", {"id": "11"}, ""),
     ],
 )  # fmt: skip

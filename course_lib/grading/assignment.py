@@ -216,8 +216,8 @@ class Roster:
         for what in ("id", "email", "login", "name"):
             for column in self.columns[what]:
                 for row in self.rows:
-                    if key := self._key(row[column]):
-                        self._of.setdefault((what, key), []).append(row)
+                    found = self._of.setdefault((what, self._key(row[column])), [])
+                    found += [row] if row[column] and not any(x is row for x in found) else []
         for (what, key), found in self._of.items():
             if what == "id" and len(found) > 1:
                 raise BadFile(f"{where}: {len(found)} lines have the {what} {key}.")

@@ -176,7 +176,10 @@ class Kernel:
         request = json.loads(source)
         found = self.grading.ask(b"c", request)
         outputs = [
-            ("display_data", {"data": {MIME: found}, "metadata": {}}),
+            (
+                "display_data",
+                {"data": {MIME: SimpleNamespace(found=found)}, "metadata": {}},
+            ),  # nbformat copies dicts
             ("status", {"execution_state": "idle"}),
         ]
         parent = {"msg_id": request["exercise"]}
@@ -284,7 +287,7 @@ class GradedCell(IPyNbCell):
     def compare_outputs(self, test: list, ref: list, skip_compare=None) -> bool:
         """nbval's comparison, with a tolerance and for one kind of output."""
         grading, ex, self.comparison_traceback = self.parent.grading, find(self.name), []
-        found, source = test[0]["data"][MIME], grading.answers.texts[self.name]
+        found, source = test[0]["data"][MIME].found, grading.answers.texts[self.name]
         replay = lambda message: grading.ask(b"c" if "exercise" in message else b"p", message)  # noqa: E731
         self.judged = judge(ex, grading.tests[ex.id], found, source, grading.limits, replay, self.served)
         return self.judged.passed
