@@ -310,7 +310,7 @@ def taught() -> list[Lesson]:
 
 def teaching_pages(readme: dict[str, str]) -> dict[str, str]:
     """The notes of each lesson with its common mistakes, and a start page with the plans and how to grade."""
-    plans = (ROOT / "book/teaching/plans.md").read_text(encoding="utf-8")
+    plans = linked_plans((ROOT / "book/teaching/plans.md").read_text(encoding="utf-8"))
     rows = [f"| [{x.title}]({x.notebook}.md) | {x.minutes} | {_exercises(x)} |" for x in taught()]
     table = "\n".join(["| Notes | Minutes | Exercises |", "|---|---|---|", *rows])
     contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -330,6 +330,35 @@ def teaching_pages(readme: dict[str, str]) -> dict[str, str]:
             f"What the checks say to who makes them, from the solutions.\n\n{listed}\n"
         )
     return pages
+
+
+def linked_plans(text: str) -> str:
+    """Every *section* and *challenge* of the plans as a link, by the lesson that stands before it in its line."""
+    challenges = _headings(ROOT / "notebooks/challenges.ipynb")
+    known = {path.stem: _headings(path) for path in chapters()}
+
+    def linked(line: str) -> str:
+        def link(found: re.Match) -> str:
+            lesson = (re.findall(r"\b0\d\b", line[: found.start()]) or [""])[-1]
+            for stem, titles in known.items():
+                for title in titles if lesson and stem.startswith(lesson) else ():
+                    if title.startswith(found[1]):
+                        return f"[{found[0]}](../{stem}.ipynb#{slug(title)})"
+            for title in challenges:
+                if title.partition(" · ")[2].startswith(found[1]):
+                    return f"[{found[0]}](../challenges.ipynb#{slug(title)})"
+            return found[0]
+
+        return re.sub(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", link, line)
+
+    return "\n".join(linked(line) if line.startswith("|") else line for line in text.splitlines())
+
+
+def _headings(path: Path) -> list[str]:
+    """The titles of a notebook's sections."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return [title for text in texts for title in re.findall(r"^## (.+)$", text, re.MULTILINE)]
 
 
 def _exercises(lesson: Lesson) -> str:

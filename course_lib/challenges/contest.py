@@ -96,7 +96,7 @@ class Challenge:
         )
         head = "<tr><th>who</th><th>median (three seeds)</th><th></th></tr>"
         code = html.escape(source_of(self._baseline))
-        task = f'<div style="white-space:pre-wrap">{html.escape(said)}</div>'
+        task = "".join(f"<p>{html.escape(paragraph)}</p>" for paragraph in said.split("\n\n"))
         aim = f"<p>The {best} {self.unit} wins; {self.seconds:g} CPU seconds at a seed.</p>"
         shown_code = f"<details><summary>The baseline</summary><pre>{code}</pre></details>"
         return Panel("\n".join(lines), markup=f"{task}{aim}{shown_code}<table>{head}{table}</table>")
