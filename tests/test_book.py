@@ -347,6 +347,7 @@ def test_a_docstring_is_text_and_not_markup():
     said = reference.prose("x_i and `log_var` < 3.\n\nn   the *size*,\n    or 0", {})
     assert said.split("\n\n")[0] == r"x\_i and `log_var` \< 3."
     assert "`n`\n: the \\*size\\*, or 0" in said
+    assert reference.prose("a\nb `c\nd`\ne", {}) == "a b `c d` e"
 
 
 def test_wrong_options_are_explained(tmp_path):

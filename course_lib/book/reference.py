@@ -110,15 +110,19 @@ def _paragraph(text: str, addresses: dict[str, str]) -> str:
         lines = [line[4:] for line in lines]
         if not NAMED.match(lines[0]):
             return "\n".join(["```text", *lines, "```"])
-    out: list[str] = []
+    joined: list[str] = []  # a parameter's lines are one, and so are those of running text
     for line in lines:
-        if found := NAMED.match(line):
-            out.append(f"\n`{found[1]}`\n: {escape(found[2], addresses)}")
-        elif out and "\n: " in out[-1] and line.startswith(" "):
-            out[-1] += f" {escape(line.strip(), addresses)}"
+        if NAMED.match(line) or not joined or (NAMED.match(joined[-1]) and not line.startswith(" ")):
+            joined.append(line)
         else:
-            out.append(escape(line.strip(), addresses))
-    return "\n".join(out)
+            joined[-1] += f" {line.strip()}"
+    return "\n".join(_line(line, addresses) for line in joined)
+
+
+def _line(line: str, addresses: dict[str, str]) -> str:
+    if found := NAMED.match(line):
+        return f"\n`{found[1]}`\n: {escape(found[2], addresses)}\n"
+    return escape(line, addresses)
 
 
 def escape(text: str, addresses: dict[str, str]) -> str:
