@@ -378,7 +378,7 @@ def feedback(mark: Mark) -> str:
     ]
     sums = [f"lesson {x}: {_number(got)} of {_number(of)}" for x, (got, of) in mark.lessons.items()]
     return PAGE.format(
-        name=html.escape(mark.record["student"]),
+        name=html.escape(mark.who.get("name") or mark.record["student"]),
         score=_number(mark.total),
         of=_number(mark.of),
         lessons=f" ({', '.join(sums)})" if len(sums) > 1 else "",
