@@ -12,13 +12,18 @@ import pytest
 import torch
 
 from course_lib.catalogue import LESSONS
+from course_lib.exercise.kernels import HAS_TRITON
 
 COSTLY = {"graded", "editions"}  # fixtures of a module: what uses one of them stays on one worker
 
 
 def pytest_collection_modifyitems(items):
     skip = pytest.mark.skip(reason="needs a CUDA device")
+    no_triton = pytest.mark.skip(reason="needs Triton, which comes with PyTorch on Linux")
     for item in items:
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if not HAS_TRITON and any(getattr(getattr(x, "ex", x), "kernel", False) is True for x in given):
+            item.add_marker(no_triton)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip)
         for name in COSTLY.intersection(item.fixturenames):

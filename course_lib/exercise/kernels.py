@@ -8,7 +8,7 @@
 
 The interpreter hands every load and store to a builder's method. While a kernel runs, ours stand in their place. A tensor
 begins at an address that no memory has, its number times 2⁴⁸, so an address says which tensor it belongs to, however far past
-its end it is, and nothing is read there. Written for Triton 3.8 and tried on the versions that tests/test_kernels.py names; where
+its end it is, and nothing is read there. Tried on the versions that tests/test_kernels.py names; where
 one has moved its parts, that test says which.
 
 A KernelError ends the run of a kernel that touches what it must not, or is refused by the compiler; NoTriton where Triton is missing.
@@ -269,7 +269,7 @@ class _Watch:
                 "race", program=self.program, other=max(0, int(before[other][0])), name=memory.name
             )
 
-    def create_masked_load(self, ptrs, mask, other, cache_modifier, eviction_policy, is_volatile):
+    def create_masked_load(self, ptrs, mask, other, *_):  # what follows is for caches, and differs by version
         import numpy as np
 
         memory, places, mask = self.touch(ptrs.data, mask.data, "reads")
@@ -285,7 +285,7 @@ class _Watch:
         self.trace.loaded += wanted.size * memory.like.element_size()
         return self.room.TensorHandle(values, ptrs.get_element_ty())
 
-    def create_masked_store(self, ptrs, value, mask, cache_modifier, eviction_policy):
+    def create_masked_store(self, ptrs, value, mask, *_):
         import numpy as np
 
         memory, places, mask = self.touch(ptrs.data, mask.data, "writes")
@@ -295,7 +295,7 @@ class _Watch:
         memory.writer[wanted] = self.program
         self.trace.stored += wanted.size * memory.like.element_size()
 
-    def create_atomic_rmw(self, rmwOp, ptr, val, mask, sem, scope):
+    def create_atomic_rmw(self, rmwOp, ptr, val, mask, *_):
         import numpy as np
 
         memory, places, mask = self.touch(ptr.data, mask.data, "adds")
@@ -375,10 +375,10 @@ def _interpret(function: Callable, programs: int, arguments: dict[str, Any]) -> 
 def _pointer(memory: _Memory, room: Any) -> Any:
     """The tensor as a kernel's argument: a pointer to an address of ours."""
     import numpy as np
-    from triton.runtime.jit import mangle_type
 
-    kind = tl.str_to_ty(mangle_type(memory.like), None)
-    return tl.tensor(room.TensorHandle(np.array([memory.start], dtype=np.uint64), kind), kind)
+    pointer = room._implicit_cvt(memory.like)
+    pointer.handle.data = np.array([memory.start], dtype=np.uint64)
+    return pointer
 
 
 @contextlib.contextmanager
@@ -388,23 +388,34 @@ def _patched(function: Callable, watch: _Watch, room: Any) -> Iterator[None]:
 
     if tl not in function.__globals__.values():
         raise NameError("name 'tl' is not defined: a kernel needs triton.language under that name", name="tl")
-    builder, before = room.interpreter_builder, []
-    options = builder.options
-    for module in (tl, tl.standard):
-        for name, member in list(vars(module).items()):
-            if isinstance(member, JITFunction):
-                before.append((module, name, member))
-    device = {id(member): _Device(member.fn) for _, _, member in before}
-    scopes, reduced = [], room.ReduceOps.apply_impl
+    builder, options, reduced = (
+        room.interpreter_builder,
+        room.interpreter_builder.options,
+        room.ReduceOps.apply_impl,
+    )
+    places = [tl, tl.core, tl.math, tl.standard, tl.core.tensor, tl.core.dtype]
+    places += [
+        kind
+        for name, kind in vars(tl.core).items()
+        if name.startswith("tensor_descriptor") and isinstance(kind, type)
+    ]
+    before = [(place, dict(vars(place))) for place in dict.fromkeys(places)]
 
     def reduce(operation, inputs):
         watch.trace.operations += inputs[0].handle.data.size
         return reduced(operation, inputs)
 
     try:
-        for module, name, member in before:
-            setattr(module, name, device[id(member)])
-        scopes += [room._patch_lang(function), room._patch_lang(device[id(before[0][2])].fn)]
+        device = {}  # one for each function, whatever modules it is in: reductions ask which it is
+        for module in (tl, tl.standard):
+            for name, member in list(vars(module).items()):
+                if isinstance(member, JITFunction):
+                    setattr(module, name, device.setdefault(member, _Device(member.fn)))
+        room._patch_lang(function)
+        room._patch_lang(tl.standard.sum.fn)
+        tl.core.tensor.__index__ = lambda x: int(
+            x.handle.data.item()
+        )  # Triton 3.5's own fails with NumPy 2.4
         room.ReduceOps.apply_impl = reduce
         builder.options = dataclasses.replace(options, sanitize_overflow=False)  # each index computed twice
         for name, method in watch.methods().items():
@@ -414,10 +425,17 @@ def _patched(function: Callable, watch: _Watch, room: Any) -> Iterator[None]:
         for name in watch.methods():
             builder.__dict__.pop(name, None)
         room.ReduceOps.apply_impl, builder.options = reduced, options
-        for scope in reversed(scopes):
-            scope.restore()
-        for module, name, member in before:
-            setattr(module, name, member)
+        for place, members in before:
+            _put_back(place, members)
+
+
+def _put_back(place: Any, members: dict[str, Any]) -> None:
+    """Have a module or a class the members that it had, and no others."""
+    for name, member in list(vars(place).items()):
+        if name not in members:
+            delattr(place, name)
+        elif member is not members[name]:
+            setattr(place, name, members[name])
 
 
 PRIVATE = {  # what is used of each module, for the test that looks whether it is still there
@@ -441,12 +459,12 @@ PRIVATE = {  # what is used of each module, for the test that looks whether it i
             "InterpreterBuilder.set_grid_dim",
             "InterpreterBuilder.set_grid_idx",
         ),
-        *("ReduceOps.apply_impl", "_LangPatchScope.restore"),
+        "ReduceOps.apply_impl",
     ),
     "triton.runtime.jit": ("JITFunction", "mangle_type"),
     "triton.compiler": ("ASTSource", "CompilationError"),
     "triton.compiler.compiler": ("make_backend",),
     "triton.backends.compiler": ("GPUTarget",),
     "triton._C.libtriton": ("ir.context", "ir.load_dialects"),
-    "triton.language": ("standard", "str_to_ty", "tensor"),
+    "triton.language": ("core.tensor", "core.dtype", "math", "standard.sum.fn"),
 }

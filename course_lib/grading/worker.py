@@ -34,6 +34,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 from course_lib.catalogue import exercises, find
 from course_lib.exercise import Exercise
 from course_lib.exercise.answers import find_answers, header
+from course_lib.exercise.findings import Finding
 from course_lib.grading.judge import Row, Test, ended, judge, not_attempted, refer
 from course_lib.grading.sandbox import CheckEnded, Limits, Sandbox
 from course_lib.grading.similar import shape
@@ -232,7 +233,9 @@ class GradedCell(IPyNbCell):
 
     def _decide(self, ex: Exercise) -> Row:
         grading = self.parent.grading
-        if ex.id in grading.answers.texts:
+        if ex.id in grading.answers.texts and grading.tests[ex.id] is None:
+            row = Row(ex.id, "not checked", message=Finding("no Triton").public)
+        elif ex.id in grading.answers.texts:
             row = self._run(ex)
         else:
             row = grading.answers.rows.get(ex.id) or not_attempted(ex)
