@@ -34,6 +34,7 @@ LESSONS = (
     Lesson("ufdn", "06_ufdn", "06 UFDN: one representation for many domains", 120),
     Lesson("correlated_factors", "07_correlated_factors", "07 Correlated factors", 120),
     Lesson("on_the_gpu", "08_on_the_gpu", "08 On the GPU", 120),
+    Lesson("what_it_takes", "09_what_it_takes", "09 What it takes", 120),
 )
 
 _declared: dict[

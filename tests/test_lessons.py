@@ -128,6 +128,7 @@ def test_an_author_supplies_cases_mistakes_and_hints(ex):
 NO_BATCH_OF_ONE = {  # not defined there, or no batch at all
     *("stratified_weights", "log_aggregate_posterior", "factor_vae_step"),
     *("demographic_parity_gap", "mmd2", "coral_loss", "correlated_joint", "sample_correlated"),
+    *("whiten", "erase"),
 }
 
 
