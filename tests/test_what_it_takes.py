@@ -218,8 +218,13 @@ def test_pairs_differ_in_as_many_factors_as_they_say(changes):
 
 
 def test_a_pair_of_equal_images_costs_as_much_as_one_image_twice():
-    maps = lesson._LinearMaps(torch.randn(4, 3, generator=generator()), torch.randn(3, 2, generator=generator(1)))
-    x, noise = torch.rand(5, 3, generator=generator(2)), torch.randn(1, 5, 2, generator=generator(3)).expand(2, 5, 2)
+    maps = lesson._LinearMaps(
+        torch.randn(4, 3, generator=generator()), torch.randn(3, 2, generator=generator(1))
+    )
+    x, noise = (
+        torch.rand(5, 3, generator=generator(2)),
+        torch.randn(1, 5, 2, generator=generator(3)).expand(2, 5, 2),
+    )
     mean, log_var = maps.encode(x)
     logits = maps.decode(mean + (0.5 * log_var).exp() * noise[0])
     once = beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=1.0)

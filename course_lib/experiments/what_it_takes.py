@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib import metrics
+from course_lib import checkpoints, metrics
 from course_lib.datasets.grid import FactorGrid
+from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import forward
+from course_lib.files import data_folder, replace
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons import mutual_information as information
 from course_lib.lessons.what_it_takes import (
-    average_shared,
     erase,
     fastica_step,
-    gaussian_kl_between,
     ivae_loss,
     mean_correlation,
     pair_loss,
@@ -178,23 +182,39 @@ def train_ivae(
 # ------------------------------------------------------------------ pairs, and a few labels
 
 
-class SmallSprites:
-    """Ellipses of 16×16 grey pixels that differ in scale, x and y (lesson 04): 6144 images, drawn once and kept.
+SMALL = {  # complete grids of images of 16×16 pixels, small enough to be drawn once and kept
+    "ellipses": (Sprites, {"shape": 1, "orientation": 0}),  # those of lesson 04: scale, x, y
+    # Half of the circle of hues: no single latent can follow all of it without a jump.
+    "scenes": (
+        Shapes3D,
+        {f"{part}_hue": range(6) for part in ("floor", "wall", "object")} | {"orientation": 7},
+    ),
+}
 
-    images(factors) looks them up; `grid` are their factors. With every=2 the positions are every other one.
+
+class SmallImages:
+    """One of SMALL: `images(factors)` looks images (N, C, 16, 16) up by their factors (N, K), those of `grid`.
+
+    Drawn at 32×32 and averaged over 2×2 pixels. 6144 ellipses, 6912 scenes in colour.
     """
 
-    def __init__(self, only: dict | None = None, device: torch.device | str = "cpu"):
-        sprites = Sprites(32, only={"shape": 1, "orientation": 0} if only is None else only, device=device)
-        self.grid, self.size, self.channels, self.device = sprites.grid, 16, 1, torch.device(device)
-        self.kept = torch.cat([F.avg_pool2d(x, 2) for x, _ in sprites.batches(512)])
+    def __init__(self, kind: str, device: torch.device | str = "cpu"):
+        if kind not in SMALL:
+            raise ValueError(f"kind: expected one of {', '.join(SMALL)}, got {kind!r}")
+        make, only = SMALL[kind]
+        large = make(32, only=only, device=device)
+        self.grid, self.device = large.grid, torch.device(device)
+        self.kept = torch.cat([F.avg_pool2d(x, 2) for x, _ in large.batches(512)])
+        self.factors = self.grid.factors(torch.arange(len(self.grid), device=device))
 
     def images(self, factors: Tensor) -> Tensor:
-        """Images (N, 1, 16, 16) of factors (N, K)."""
+        """Images (N, C, 16, 16) of factors (N, K)."""
         return self.kept[self.grid.index(factors)]
 
 
-def draw_pairs(grid: FactorGrid, n: int, generator: torch.Generator, changes: int = 1) -> tuple[Tensor, Tensor]:
+def draw_pairs(
+    grid: FactorGrid, n: int, generator: torch.Generator, changes: int = 1
+) -> tuple[Tensor, Tensor]:
     """Factors of n pairs, (n, K) twice, int64: the second differ from the first in exactly `changes` random factors.
 
     A factor that changes gets any of its other values, all equally likely. What changed is not told.
@@ -217,18 +237,18 @@ LABEL_WEIGHT = 20.0
 
 @dataclass(frozen=True)
 class Labels:
-    """A few images whose factors are known: images (n, C, S, S) and factors (n, K), int64."""
+    """A few images whose factors are known: their rows in the grid (n,), images (n, C, S, S) and factors (n, K)."""
 
+    rows: Tensor
     images: Tensor
     factors: Tensor
 
 
-def draw_labels(data, share: float, generator: torch.Generator) -> Labels:
+def draw_labels(data: SmallImages, share: float, generator: torch.Generator) -> Labels:
     """That share of the grid's images, at least two, drawn without replacement, with their factors."""
     n = max(2, round(share * len(data.grid)))
-    rows = torch.randperm(len(data.grid), generator=generator, device=generator.device)[:n]
-    factors = data.grid.factors(rows).to(data.device)
-    return Labels(data.images(factors), factors)
+    rows = torch.randperm(len(data.grid), generator=generator, device=generator.device)[:n].to(data.device)
+    return Labels(rows, data.kept[rows], data.factors[rows])
 
 
 def label_loss(mean: Tensor, factors: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -243,7 +263,7 @@ def label_loss(mean: Tensor, factors: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 def train_method(
     method: str,
-    data,
+    data: SmallImages,
     seed: int,
     steps: int,
     *,
@@ -254,13 +274,12 @@ def train_method(
 ) -> VAE:
     """A VAE trained by "beta-VAE", "beta-TCVAE" or "Ada-GVAE" with its weight of METHODS.
 
-    data     grid, images(factors), size, channels: `SmallSprites`, or a data set of the library wrapped alike.
     batch    images of a step; for Ada-GVAE half as many pairs, which differ in one factor.
     labels   added to the loss, times LABEL_WEIGHT, all of them in every step (64 at random, where there are more).
     """
     generator = torch.Generator(data.device).manual_seed(seed)
     with seeded(seed):
-        vae = VAE(latents, data.size, data.channels).to(data.device)
+        vae = VAE(latents, 16, data.kept.shape[1]).to(data.device)
     optimiser = torch.optim.Adam(vae.parameters(), lr=lr, fused=True)
 
     def step(i: int) -> dict[str, Tensor]:
@@ -277,24 +296,26 @@ def train_method(
     return vae
 
 
-def _loss(method: str, vae: VAE, data, batch: int, generator: torch.Generator) -> Tensor:
+def _loss(method: str, vae: VAE, data: SmallImages, batch: int, generator: torch.Generator) -> Tensor:
     """The loss of one batch, in nats per image."""
     weight, device = METHODS[method], data.device
     if method == "Ada-GVAE":
-        first, second = draw_pairs(data.grid, batch // 2, generator)
+        first, second = (f.to(device) for f in draw_pairs(data.grid, batch // 2, generator))
         shape = (2, batch // 2, vae.decoder.latents)
         noise = torch.randn(shape, generator=generator, device=generator.device).to(device)
         return pair_loss(vae, data.images(first), data.images(second), noise, weight) / 2
-    x, logits, mean, log_var, z = forward(vae, data.images(data.grid.sample(batch, generator)), generator)
+    x, logits, mean, log_var, z = forward(
+        vae, data.images(data.grid.sample(batch, generator).to(device)), generator
+    )
     if method == "beta-VAE":
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, weight)
     return beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=len(data.grid), beta=weight)
 
 
 @torch.no_grad()
-def encode(vae: VAE, data, factors: Tensor, batch: int = 1024) -> Tensor:
-    """The means of q(z|x) of the images of factors (N, K), (N, D)."""
-    return torch.cat([vae.encode(data.images(part))[0] for part in factors.split(batch)])
+def encode(vae: VAE, data: SmallImages) -> Tensor:
+    """The means of q(z|x) of all images, in the grid's order, (N, D)."""
+    return torch.cat([vae.encode(part)[0] for part in data.kept.split(2048)])
 
 
 def score(codes: Tensor, factors: Tensor) -> dict[str, float]:
@@ -318,3 +339,217 @@ def label_fit(codes: Tensor, factors: Tensor) -> float:
     padded = torch.zeros_like(codes)
     padded[:, : factors.shape[1]] = factors.float()
     return mcc(codes, padded) * codes.shape[1] / factors.shape[1]
+
+
+# ------------------------------------------------------------------ the long comparison (`course pretrain --pairs`)
+
+SHARES = (0.001, 0.01)  # of labels
+LONG_STEPS = 3000
+RUNS = [  # data, method, share of labels in the loss
+    *(("scenes", method, 0.0) for method in METHODS),
+    *(("ellipses", method, 0.0) for method in METHODS),
+    *(("ellipses", "beta-TCVAE", share) for share in SHARES),
+]
+
+
+def compare_long(
+    table: Path, weights: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu"
+) -> None:
+    """Train all RUNS with three seeds and write a row of scores for each into `table`, a CSV.
+
+    A run that is in the table with as many steps is done. The first Ada-GVAE of the scenes is kept as `ada_gvae` in
+    the folder `weights`.
+    """
+    data = {name: SmallImages(name, device) for name in ("scenes", "ellipses")}
+    for seed in SEEDS:
+        for name, method, share in RUNS:
+            rows = read_comparison(table)
+            key = dict(data=name, method=method, labels=share, seed=seed, steps=steps)
+            if any(all(row[k] == v for k, v in key.items()) for row in rows):
+                continue
+            start = time.process_time()
+            labels = (
+                draw_labels(data[name], share, torch.Generator(device).manual_seed(seed)) if share else None
+            )
+            vae = train_method(method, data[name], seed, steps, latents=10, labels=labels)
+            key["CPU seconds"] = round(time.process_time() - start)
+            row = key | _measure(vae, data[name], seed)
+            write_comparison(table, [*rows, row])
+            if (name, method, seed) == ("scenes", "Ada-GVAE", 0):
+                checkpoints.save(weights, "ada_gvae", vae, _card(row, device))
+
+
+def _measure(vae: VAE, data: SmallImages, seed: int) -> dict[str, float]:
+    """Scores on the whole grid, and the fit to the labels that a run with this seed would get."""
+    codes = encode(vae, data)
+    values = score(codes, data.factors)
+    for share in SHARES:
+        labels = draw_labels(data, share, torch.Generator(data.device).manual_seed(seed))
+        values[f"fit to {share:.1%} of labels"] = label_fit(codes[labels.rows], labels.factors)
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def _card(row: dict, device: torch.device | str) -> dict:
+    scores = ("MIG", "DCI", "FactorVAE score")
+    return {
+        "method": "Ada-GVAE",
+        "network": {"latents": 10, "size": 16, "channels": 3},
+        "data": "Shapes3D-like scenes, 6,912 images of 16×16, rendered; in pairs that differ in one factor",
+        "settings": {
+            "beta": METHODS["Ada-GVAE"],
+            "latents": 10,
+            "batch": "64 pairs",
+            "Adam lr": 2e-3,
+            "seed": 0,
+        },
+        "steps": row["steps"],
+        "seconds": row["CPU seconds"],
+        "machine": checkpoints.machine(device),
+        "metrics": {name: row[name] for name in scores},
+    }
+
+
+def read_comparison(table: Path | None = None) -> list[dict]:
+    """The rows of the long comparison, numbers as numbers; an empty list where there is no file yet."""
+    table = table or data_folder() / "sweeps/pairs.csv"
+    if not table.exists():
+        return []
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v if k in ("data", "method") else float(v) for k, v in row.items()} for row in rows]
+
+
+def write_comparison(table: Path, rows: list[dict]) -> None:
+    """Write the rows, each with the same columns, in the order of RUNS and seeds."""
+    runs = [run[:3] for run in RUNS]
+    rows = sorted(
+        rows, key=lambda r: (runs.index((r["data"], r["method"], r["labels"])), r["seed"], r["steps"])
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    replace(table, text.getvalue())
+
+
+# ------------------------------------------------------------------ erased for whom?
+
+GROUP_MEANS = torch.tensor([[-0.7, 0.0], [0.7, 0.0]])  # of the two features that tell the groups apart
+GROUP_DEVIATIONS = torch.tensor([[1.0, 0.5], [1.0, 2.0]])
+
+
+def draw_groups(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Features x (n, 3) and group a (n,), 0 or 1, equally likely: one feature's mean and another one's spread differ.
+
+    Gaussian within a group, with GROUP_MEANS and GROUP_DEVIATIONS; the third feature is N(0, 1) in both. All three are
+    then rotated, so that no column is any of them.
+    """
+    a = torch.randint(2, (n,), generator=generator)
+    noise = torch.randn(n, 3, generator=generator)
+    told = GROUP_MEANS[a] + GROUP_DEVIATIONS[a] * noise[:, :2]
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
+    return torch.cat([told, noise[:, 2:]], 1) @ turn.T, a
+
+
+def group_information(means: Tensor, deviations: Tensor, points: int = 801) -> float:
+    """I(x; a) in nats, by quadrature, of x given group a: independent N(mean, deviation²) in each of D ≤ 2 features.
+
+    means, deviations (2, D), the groups equally likely. I = Σ_a ½ ∫ p(x|a) log [p(x|a) / p(x)] dx, over a grid of
+    `points` along each feature that reaches 8 deviations beyond the means.
+    """
+    means, deviations = means.double(), deviations.double()
+    if means.shape != deviations.shape or len(means) != 2 or means.shape[1] > 2:
+        raise ValueError(
+            f"means, deviations: expected (2, D), D ≤ 2, got {tuple(means.shape)}, {tuple(deviations.shape)}"
+        )
+    log_p = torch.zeros(2, *[1] * means.shape[1], dtype=torch.float64)
+    cell = 1.0
+    for d in range(means.shape[1]):
+        low, high = (means[:, d] - 8 * deviations[:, d]).min(), (means[:, d] + 8 * deviations[:, d]).max()
+        axis = torch.linspace(low.item(), high.item(), points, dtype=torch.float64)
+        cell *= (axis[1] - axis[0]).item()
+        log_density = torch.distributions.Normal(means[:, d, None], deviations[:, d, None]).log_prob(axis)
+        log_p = log_p + log_density.view(2, *[points if d == other else 1 for other in range(means.shape[1])])
+    log_mixture = torch.logaddexp(log_p[0], log_p[1]) - math.log(2)
+    return (0.5 * log_p.exp() * (log_p - log_mixture)).sum().item() * cell
+
+
+def read(z: Tensor, a: Tensor, hidden: int = 0, seed: int = 0, steps: int = 400) -> float:
+    """What a reader of z (N, D) knows about the groups a (N,), in nats, by your `mutual_information.leakage`.
+
+    A linear classifier, or with `hidden` units an MLP, trained on the first half of the rows and read off the second.
+    """
+    half = len(z) // 2
+    if hidden:
+        reader = fit_classifier(
+            z[:half], a[:half], 2, hidden=hidden, steps=steps, batch=512, seed=seed, label="MLP reader"
+        )
+    else:
+        with seeded(seed):
+            reader = nn.Linear(z.shape[1], 2).to(z.device)
+        optimiser = torch.optim.Adam(reader.parameters(), lr=0.05)
+
+        def step(i: int) -> dict[str, Tensor]:
+            loss = F.cross_entropy(reader(z[:half]), a[:half])
+            descend(optimiser, loss)
+            return {"loss": loss}
+
+        fit(step, steps // 4, label="linear reader")
+    with torch.no_grad():
+        return information.leakage(a[half:], reader(z[half:])).item()
+
+
+PURGE_WEIGHTS = {"MMD": 100.0, "critic": 10.0}  # of each penalty beside the change
+
+
+def train_purge(tool: str, x: Tensor, a: Tensor, seed: int = 0, steps: int = 800) -> Tensor:
+    """x (N, D) changed by a small network until "MMD" or a "critic" finds no trace of a (N,): (N, D).
+
+    The network minimises the mean squared change plus, times its weight of PURGE_WEIGHTS, your
+    `mmd2` of the two groups, or your `independence_loss` of a critic that sees z and a, together or shuffled.
+    """
+    if tool not in PURGE_WEIGHTS:
+        raise ValueError(f"tool: expected one of {', '.join(PURGE_WEIGHTS)}, got {tool!r}")
+    generator = torch.Generator(x.device).manual_seed(seed)
+    with seeded(seed):
+        change = mlp(x.shape[1], 64, 64, x.shape[1]).to(x.device)
+        critic = mlp(x.shape[1] + 1, 64, 64, 1).to(x.device)
+    optimiser = torch.optim.Adam(change.parameters(), lr=2e-3)
+    critic_optimiser = torch.optim.Adam(critic.parameters(), lr=2e-3)
+    groups = [x[a == 0], x[a == 1]]
+
+    def draw(part: Tensor) -> Tensor:
+        return part[torch.randint(len(part), (128,), generator=generator, device=x.device)]
+
+    def logits(z: Tensor, group: Tensor) -> Tensor:
+        return critic(torch.cat([z, group[:, None]], 1))[:, 0]
+
+    group = torch.arange(2, device=x.device).repeat_interleave(128).float()
+
+    def step(i: int) -> dict[str, Tensor]:
+        rows = torch.cat([draw(part) for part in groups])
+        moved = change(rows)
+        z = rows + moved
+        shuffled = group[torch.randperm(len(group), generator=generator, device=x.device)]
+        if tool == "critic":
+            for _ in range(2):
+                fixed = z.detach()
+                descend(
+                    critic_optimiser, information.critic_loss(logits(fixed, group), logits(fixed, shuffled))
+                )
+            penalty = information.independence_loss(logits(z, group), logits(z, shuffled))
+        else:
+            penalty = information.mmd2(*z.chunk(2), bandwidth=1.0)
+        loss = moved.square().sum(1).mean() + PURGE_WEIGHTS[tool] * penalty
+        descend(optimiser, loss)
+        return {"loss": loss}
+
+    fit(step, steps, label=f"purged by {tool}")
+    with torch.no_grad():
+        return x + change(x)
+
+
+def erase_groups(x: Tensor, a: Tensor) -> Tensor:
+    """Your `erase`, for groups a (N,), 0 or 1."""
+    return erase(x, a[:, None].float())
