@@ -47,6 +47,9 @@ def keys(
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(help="Only these, such as vae factor_vae.")] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Train the sweep of lesson 04 instead.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Train the comparison of lesson 09 instead.")
+    ] = False,
     steps: Annotated[int, typer.Option(help="Training steps of each model; 0 stands for the recipe's.")] = 0,
     state: Annotated[Path, typer.Option(help="Where unfinished training is kept.")] = Path("pretraining"),
     out: Annotated[
@@ -59,10 +62,16 @@ def pretrain(
     """
     from course_lib import checkpoints
     from course_lib.exercise.key import solutions_only
-    from course_lib.experiments import pretraining
+    from course_lib.experiments import pretraining, what_it_takes
     from course_lib.training import pick_device
 
     usual = [*pretraining.RECIPES, "ufdn"]
+    if pairs:
+        folders = (out or data_folder() / "sweeps", out or data_folder() / "checkpoints")
+        with solutions_only():
+            what_it_takes.compare_long(*folders, steps or what_it_takes.LONG_STEPS, pick_device())
+        typer.echo(f"{folders[0] / 'pairs.csv'} is written.")
+        return
     known = [*usual, *pretraining.SCENES]
     if unknown := set(names or ()) - set(known):
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")

@@ -26,6 +26,7 @@ PALETTE = {  # the same colour for the same method in every lesson
     "beta-VAE": COLOURS[3],
     "beta-TCVAE": COLOURS[2],
     "FactorVAE": COLOURS[1],
+    "Ada-GVAE": COLOURS[4],
     "critic": COLOURS[1],
     "MMD": COLOURS[2],
     "source only": COLOURS[7],

@@ -9,7 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Independent, Normal, kl_divergence
+from typer.testing import CliRunner
 
+from course_lib import checkpoints, metrics
+from course_lib.cli import app
 from course_lib.datasets.grid import FactorGrid
 from course_lib.experiments import what_it_takes as experiments
 from course_lib.experiments.why_disentangle import purge
@@ -280,3 +283,107 @@ def test_labels_place_their_factors_in_the_first_latents():
     assert experiments.label_loss(mean + 1, factors, grid.sizes).item() == pytest.approx(2, abs=1e-5)
     assert experiments.label_fit(mean[:, [2, 1, 0]], factors) == pytest.approx(1, abs=1e-5)
     assert experiments.label_fit(mean[:, [2, 2, 0]], factors) < 0.8
+
+
+def test_a_method_trains_on_what_the_answers_say_and_passes_an_interrupt_on(monkeypatch):
+    data = experiments.SmallImages("ellipses")
+    before = experiments.train_method("Ada-GVAE", data, 0, 1)
+    vae = experiments.train_method("Ada-GVAE", data, 0, 60)
+    g = generator(5)
+    first, second = experiments.draw_pairs(data.grid, 128, g)
+    noise = torch.randn(2, 128, 6, generator=g)
+
+    def loss(model):
+        return lesson.pair_loss(model, data.images(first), data.images(second), noise, 1.0).item()
+
+    assert loss(vae) < 0.8 * loss(before)
+    with pytest.raises(KeyError):
+        experiments.train_method("no such method", data, 0, 1)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "descend", lambda *args: interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        experiments.train_method("beta-VAE", data, 0, 5)
+
+
+def test_labels_in_the_loss_place_the_factors():
+    data = experiments.SmallImages("ellipses")
+    labels = experiments.draw_labels(data, 0.01, generator())
+    assert len(labels.rows) == 61 == len(set(labels.rows.tolist()))
+    assert torch.equal(data.images(labels.factors), labels.images)
+    vae = experiments.train_method("beta-TCVAE", data, 0, 150, labels=labels)
+    mean, _ = vae.encode(labels.images)
+    assert experiments.label_loss(mean, labels.factors, data.grid.sizes) < 1.0  # 3 where all means are 0
+
+
+def test_group_information_against_known_integrals():
+    from scipy.integrate import quad
+
+    same = torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]])
+    apart = torch.tensor([[-20.0], [20.0]]), torch.tensor([[1.0], [1.0]])
+    assert experiments.group_information(*same) == pytest.approx(0, abs=1e-9)
+    assert experiments.group_information(*apart) == pytest.approx(math.log(2), abs=1e-9)
+    p = [torch.distributions.Normal(0.0, s) for s in (0.5, 2.0)]
+
+    def integrand(x):
+        a, b = (q.log_prob(torch.tensor(x, dtype=torch.double)).exp().item() for q in p)
+        return sum(0.5 * v * math.log(v / (0.5 * (a + b))) for v in (a, b) if v > 0)
+
+    exact = quad(integrand, -20, 20, points=[0], limit=200)[0]
+    spread = experiments.group_information(
+        *(x[:, 1:] for x in (experiments.GROUP_MEANS, experiments.GROUP_DEVIATIONS))
+    )
+    assert spread == pytest.approx(exact, abs=1e-5)
+
+
+def test_an_erased_group_is_gone_for_a_linear_reader_and_not_for_another():
+    x, a = experiments.draw_groups(8000, generator())
+    exact = experiments.group_information(experiments.GROUP_MEANS, experiments.GROUP_DEVIATIONS)
+    z = experiments.erase_groups(x, a)
+    assert experiments.read(x, a) > 0.15 and abs(experiments.read(z, a)) < 0.01
+    left = experiments.read(z, a, hidden=64)
+    assert 0.15 < left < experiments.read(x, a, hidden=64) < exact + 0.02
+
+
+def test_the_trained_purges_leave_an_mlp_less_than_the_eraser_does():
+    x, a = experiments.draw_groups(4000, generator())
+    for tool in experiments.PURGE_WEIGHTS:
+        z = experiments.train_purge(tool, x, a, steps=200)
+        assert experiments.read(z, a, hidden=64) < 0.2
+
+
+# ------------------------------------------------------------------ what is in data
+
+
+def test_the_long_comparison_is_complete_and_the_checkpoint_is_its_own():
+    rows = experiments.read_comparison()
+    runs = [(r["data"], r["method"], r["labels"], r["seed"]) for r in rows]
+    assert runs == [(*run, seed) for run in experiments.RUNS for seed in experiments.SEEDS]
+    assert {r["steps"] for r in rows} == {experiments.LONG_STEPS}
+    kept = checkpoints.load("ada_gvae")
+    assert kept.card["metrics"] == {
+        k: rows[runs.index(("scenes", "Ada-GVAE", 0, 0))][k] for k in kept.card["metrics"]
+    }
+    scenes = experiments.SmallImages("scenes")
+    found = metrics.mutual_information_gap(experiments.encode(kept.network, scenes), scenes.factors)
+    assert found == pytest.approx(kept.card["metrics"]["MIG"], abs=0.01)  # half precision moves some bins
+
+
+def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "RUNS", [("scenes", "Ada-GVAE", 0.0), ("ellipses", "beta-TCVAE", 0.001)])
+    monkeypatch.setattr(experiments, "SEEDS", (0,))
+    monkeypatch.setattr(
+        experiments, "score", lambda codes, factors: dict.fromkeys(("MIG", "DCI", "FactorVAE score"), 0.5)
+    )
+    done = CliRunner().invoke(app, ["pretrain", "--pairs", "--steps", "2", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "pairs.csv").read_text()
+    assert len(text.splitlines()) == 3 and checkpoints.load("ada_gvae", folder=tmp_path).card["steps"] == 2
+    monkeypatch.setattr(experiments, "train_method", None)  # nothing is left to train
+    assert (
+        CliRunner().invoke(app, ["pretrain", "--pairs", "--steps", "2", "--out", str(tmp_path)]).exit_code
+        == 0
+    )
+    assert (tmp_path / "pairs.csv").read_text() == text

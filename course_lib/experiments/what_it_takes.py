@@ -276,6 +276,8 @@ def train_method(
 
     batch    images of a step; for Ada-GVAE half as many pairs, which differ in one factor.
     labels   added to the loss, times LABEL_WEIGHT, all of them in every step (64 at random, where there are more).
+
+    An interrupt is passed on: a comparison of models that were not trained alike says nothing.
     """
     generator = torch.Generator(data.device).manual_seed(seed)
     with seeded(seed):
@@ -292,7 +294,8 @@ def train_method(
         descend(optimiser, loss)
         return {"loss": loss}
 
-    fit(step, steps, label=f"{method}, seed {seed}")
+    if len(fit(step, steps, label=f"{method}, seed {seed}")["loss"]) < steps:
+        raise KeyboardInterrupt
     return vae
 
 
@@ -353,13 +356,14 @@ RUNS = [  # data, method, share of labels in the loss
 
 
 def compare_long(
-    table: Path, weights: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu"
+    folder: Path, weights: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu"
 ) -> None:
-    """Train all RUNS with three seeds and write a row of scores for each into `table`, a CSV.
+    """Train all RUNS with three seeds and write a row of scores for each into `pairs.csv` in `folder`.
 
     A run that is in the table with as many steps is done. The first Ada-GVAE of the scenes is kept as `ada_gvae` in
     the folder `weights`.
     """
+    table = folder / "pairs.csv"
     data = {name: SmallImages(name, device) for name in ("scenes", "ellipses")}
     for seed in SEEDS:
         for name, method, share in RUNS:

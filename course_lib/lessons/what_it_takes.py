@@ -125,7 +125,14 @@ def _best_of_all(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _probe_mean_correlation(implementation: Callable, codes: Tensor, factors: Tensor) -> Tensor:
-    return implementation(codes, factors, _best_of_all)
+    wanted = codes.shape[1], factors.shape[1]
+
+    def match(scores: Tensor) -> tuple[Tensor, Tensor]:
+        if scores.shape != wanted:
+            raise ValueError(f"match: expected scores {wanted}, codes by factors, got {tuple(scores.shape)}")
+        return _best_of_all(scores)
+
+    return implementation(codes, factors, match)
 
 
 @exercise(
