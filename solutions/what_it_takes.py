@@ -210,7 +210,6 @@ fastica_step.mistake(
 )
 fastica_step.mistake(
     "The sum over the points is divided by N in one term and not in the other. Both are means over the points.",
-    sum_for_mean=("response.mT @ z / len(z)", "response.mT @ z"),
     sum_of_slopes=(".mean(0)", ".sum(0)"),
 )
 fastica_step.mistake(

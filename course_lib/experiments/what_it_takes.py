@@ -294,7 +294,7 @@ def train_method(
         descend(optimiser, loss)
         return {"loss": loss}
 
-    if len(fit(step, steps, label=f"{method}, seed {seed}")["loss"]) < steps:
+    if len(fit(step, steps, label=f"{method}, seed {seed}").get("loss", ())) < steps:
         raise KeyboardInterrupt
     return vae
 
