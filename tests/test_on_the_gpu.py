@@ -16,6 +16,9 @@ from course_lib.catalogue import find
 from course_lib.exercise import kernels
 from course_lib.exercise.check import inspect_answer
 from course_lib.experiments import on_the_gpu as experiments
+from course_lib.grading import wire
+from course_lib.grading.judge import draw_test, judge
+from course_lib.grading.sandbox import Limits
 from course_lib.lessons import on_the_gpu as lesson
 from course_lib.models import VAE
 from tests.helpers import ROOT
@@ -163,6 +166,46 @@ def test_a_check_of_a_kernel_takes_less_than_two_seconds():
         start = time.process_time()
         assert inspect_answer(ex).passed
         assert time.process_time() - start < 2, name
+
+
+# ------------------------------------------------------------------ a kernel in grading
+
+
+@needs_triton
+def test_a_kernel_that_is_right_on_what_it_was_shown_alone_gets_no_point():
+    """Whatever a process says of the decoys, the second run's values on hidden inputs decide; any JSON is a row."""
+    ex = find("on_the_gpu.gaussian_kl_kernel")
+    test = draw_test(ex, 7)
+    shown, hidden = ([wire.encode_all(x) for x in key.outcomes] for key in (test.decoys, test.hidden))
+    first = {
+        "status": "ran",
+        "gradients": [],
+        "programs": [{}] * len(shown),
+        "wrong": {},
+        "peak": 0,
+        "notes": [],
+    }
+    first |= {"cases": shown, "called": []}
+
+    def points(second: object) -> tuple[str, int]:
+        asked = []
+        row = judge(ex, test, first, "", Limits(), lambda message: asked.append(message) or second)
+        assert [message["exercise"] for message in asked] == [ex.id]
+        return row.status, row.points
+
+    assert points({"status": "ran", "wrong": {}, "cases": hidden}) == ("passed", ex.points)
+    assert points({"status": "ran", "wrong": {}, "cases": shown}) == ("failed", 0)
+    assert points({"status": "ran", "wrong": {"runs": {}}, "cases": hidden}) == ("failed", 0)
+    assert points({"status": "out of memory"}) == ("failed", 0)
+    for strange in (
+        None,
+        [],
+        {},
+        {"status": "ran", "wrong": {}, "cases": hidden[:1]},
+        {"status": "ran", "wrong": {}, "cases": 3},
+    ):
+        status, got = points(strange)
+        assert status in ("failed", "tampered", "not checked") and got == 0
 
 
 # ------------------------------------------------------------------ the queue

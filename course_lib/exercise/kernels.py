@@ -14,7 +14,7 @@ one has moved its parts, that test says which.
 A KernelError ends the run of a kernel that touches what it must not, or is refused by the compiler; NoTriton where Triton is missing.
 
 Why not triton-viz: it draws and finds accesses out of bounds, too, and brings a package, a server and versions of Triton of its
-own; what a check needs of it is the two hundred lines here.
+own; what a check needs of it stands here in a few hundred lines.
 """
 
 from __future__ import annotations
