@@ -15,6 +15,7 @@ import platform
 import secrets
 import select
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -55,6 +56,9 @@ def grade(
     tqdm.write(table(students, passed_over))
     limits = limits or Limits()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: a process that uses a GPU cannot be forked
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir()
+    )  # else an import makes a folder there
     if not unsafe:
         require_sandbox()
     seed = seed if seed is not None else book.recorded_seed() or secrets.randbits(31)
