@@ -285,7 +285,7 @@ def test_labels_place_their_factors_in_the_first_latents():
     assert experiments.label_fit(mean[:, [2, 2, 0]], factors) < 0.8
 
 
-def test_a_method_trains_on_what_the_answers_say_and_passes_an_interrupt_on(monkeypatch):
+def test_a_method_trains_on_what_the_answers_say_and_a_run_cut_short_has_no_row(monkeypatch, tmp_path):
     data = experiments.SmallImages("ellipses")
     before = experiments.train_method("Ada-GVAE", data, 0, 1)
     vae = experiments.train_method("Ada-GVAE", data, 0, 60)
@@ -304,8 +304,10 @@ def test_a_method_trains_on_what_the_answers_say_and_passes_an_interrupt_on(monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiments, "descend", lambda *args: interrupted())
+    assert experiments.train_method("beta-VAE", data, 0, 5).trained_steps == 0 < vae.trained_steps
     with pytest.raises(KeyboardInterrupt):
-        experiments.train_method("beta-VAE", data, 0, 5)
+        experiments.compare_long(tmp_path, tmp_path, 5)
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_in_the_loss_place_the_factors():

@@ -277,7 +277,7 @@ def train_method(
     batch    images of a step; for Ada-GVAE half as many pairs, which differ in one factor.
     labels   added to the loss, times LABEL_WEIGHT, all of them in every step (64 at random, where there are more).
 
-    An interrupt is passed on: a comparison of models that were not trained alike says nothing.
+    The VAE's `trained_steps` is less than `steps` where the user interrupted.
     """
     generator = torch.Generator(data.device).manual_seed(seed)
     with seeded(seed):
@@ -294,8 +294,8 @@ def train_method(
         descend(optimiser, loss)
         return {"loss": loss}
 
-    if len(fit(step, steps, label=f"{method}, seed {seed}").get("loss", ())) < steps:
-        raise KeyboardInterrupt
+    history = fit(step, steps, label=f"{method}, seed {seed}")
+    vae.trained_steps = len(history.get("loss", ()))
     return vae
 
 
@@ -376,6 +376,8 @@ def compare_long(
                 draw_labels(data[name], share, torch.Generator(device).manual_seed(seed)) if share else None
             )
             vae = train_method(method, data[name], seed, steps, latents=10, labels=labels)
+            if vae.trained_steps < steps:
+                raise KeyboardInterrupt  # a run that was cut short has no row
             key["CPU seconds"] = round(time.process_time() - start)
             row = key | _measure(vae, data[name], seed)
             write_comparison(table, [*rows, row])
