@@ -440,4 +440,4 @@ def test_evaluation_of_a_perfect_code():
     assert abs(found["reconstruction"] - 8 * math.log(2)) < 1e-4
     assert abs(found["mutual information"] - math.log(240)) < 0.1  # posteriors do not overlap
     assert abs(found["total correlation"]) < 0.02  # a complete grid: the factors are independent
-    assert abs(found["MIG"] - 1) < 1e-4
+    assert abs(found["MIG"] - 1) < 0.02  # of samples: few cross into the next bin
