@@ -194,7 +194,7 @@ def ivae_loss(
 
     x, prediction = f(z) (B, P); mean, log_var of q(z|x, u) and prior_mean, prior_log_var of p(z|u), (B, D);
     noise_variance σ², a number. Returns a scalar: everything is summed over P and D and averaged over B, with the
-    constant ½ P log 2πσ². Use your own `gaussian_kl_between`. Khemakhem et al. (2020).
+    constant ½ P log 2πσ². Use your own `gaussian_kl_between`. Khemakhem et al. (2020), https://arxiv.org/abs/1907.04809.
     """
 
 
@@ -219,7 +219,7 @@ def average_shared(
     mean of the two VARIANCES; elsewhere they stay.
 
     mean, log_var of q(z|x), other_mean, other_log_var of q(z|y), (B, D) each: row b is pair b, with a threshold of its
-    own. Returns all four, in this order. Locatello et al. (2020) (Ada-GVAE).
+    own. Returns all four, in this order. Locatello et al. (2020), https://arxiv.org/abs/2002.02886 (Ada-GVAE).
     """
 
 
