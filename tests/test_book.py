@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from course_lib import cli
 from course_lib.catalogue import LESSONS, exercises
 from course_lib.challenges import tasks
+from course_lib.exercise.key import find_key
 from course_lib.release import copy_course, sections
 from tests.helpers import ROOT, lab
 from tests.test_release import public, secrets
@@ -155,7 +156,8 @@ class TestBuilt:
         plain = "\n".join(html.unescape(re.sub(r"<[^>]+>", "", text)) for text in files.values())
         theirs = "\n".join(text_of(p) for p in teacher.rglob("*.html"))
         assert not [p for p in student.rglob("*") if "teaching" in p.name]
-        known, lines, sentences = public("none"), 0, 0
+        hints = [hint for ex in exercises() for hint in find_key(ex).hints]  # a last hint may quote a line
+        known, lines, sentences = "\n".join([public("none"), *hints]), 0, 0
         for lesson in LESSONS:
             for line in secrets(lesson.module):
                 if len(line) >= 32 and line not in known and not line.startswith(("#", '"""')):
