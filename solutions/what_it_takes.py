@@ -81,7 +81,7 @@ rotated_uniforms.mistake(
     lesson.whiten,
     hints=[
         "Centre x first. The covariance is centred.T @ centred / N.",
-        "torch.linalg.cholesky_ex(covariance).L is L.",
+        "torch.linalg.cholesky_ex gives it, under the name L, and waits for no host.",
         "z = L⁻¹ centred is, for all points at once, torch.linalg.solve_triangular(L, centred.T, upper=False).T.",
     ],
 )

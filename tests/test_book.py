@@ -335,6 +335,8 @@ def test_every_key_that_is_cited_exists():
                 "".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown"
             )
         pages.cite(text, bibliography)  # raises for a key that is none, or is another paper's
+        keyless = [found for found in pages.LINK.findall(text) if not found[2] and found[1] in addresses]
+        assert not keyless, f"{path.name}: write the key as the link's title"
         assert set(re.findall(r"`([a-z]+(?:19|20)\d\d)`", text)) <= bibliography.entries.keys(), path.name
     assert len(set(addresses)) == len(addresses) > 25
 
