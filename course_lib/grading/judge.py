@@ -298,10 +298,10 @@ DRAWS = 7  # of a random answer: what holds in most of them holds
 
 def _judge_program(ex: Exercise, test: Test, found: _Found, replay: Replay, served: bool) -> None:
     """Raise Wrong unless the answer's operations give the right values on inputs that it has never seen."""
-    kinds = ["values", "gradients"] if ex.gradients else ["values"]
     if ex.kernel:
         _judge_kernel(ex, test, replay)
         return
+    kinds = ["values", "gradients"] if ex.gradients else ["values"]
     programs = [{kind: case[kind] for kind in kinds} for case in _programs(found, kinds)]
     _count(ex, test, programs)
     cut = len(test.hidden.cases)
