@@ -1406,3 +1406,17 @@ def test_modes_that_a_block_leaves_behind_are_taken_off():
         SilentCovariance().__enter__()
         DeviceWatch(operations=0).__enter__()
     assert torch.zeros(2, device="meta").add(1).is_meta, "a watch that is left over would refuse"
+
+
+def test_a_compiled_function_before_does_not_change_the_verdict(folder, revealed, monkeypatch):
+    """torch.compile turns the validation of torch.distributions off, for all and for good; the grader has it on."""
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)
+    save_answer(
+        elbo.gaussian_kl,
+        "@answer(elbo.gaussian_kl)\ndef gaussian_kl(mean, log_var):\n"
+        "    q = torch.distributions.Normal(mean, (0.5 * log_var).exp())\n"
+        "    return torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1)\n",
+    )
+    report = inspect_answer(elbo.gaussian_kl)
+    assert report.status == "not GPU-ready" and "validate_args" in words(report), words(report)
+    assert torch.distributions.Distribution._validate_args is False, "what the notebook had chosen"

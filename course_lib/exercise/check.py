@@ -44,6 +44,7 @@ def inspect_answer(ex: Exercise) -> Report:
     try:
         with (
             modes_put_back(),
+            _validation_as_at_start(),
             time_limit(ex.seconds),
             torch.random.fork_rng(devices=[]),
             torch.enable_grad(),
@@ -65,6 +66,17 @@ def inspect_answer(ex: Exercise) -> Report:
         _add_notes(ex, report)
     answers.called.clear()
     return report
+
+
+@contextlib.contextmanager
+def _validation_as_at_start() -> Iterator[None]:
+    """torch.distributions validates its arguments in the block, as in a fresh process: torch.compile turns that off for all."""
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(__debug__)
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
 
 
 class TimeUp(BaseException):
