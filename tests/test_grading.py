@@ -775,6 +775,15 @@ def test_without_bubblewrap_it_refuses(trio, tmp_path, monkeypatch):
     assert not (tmp_path / "grades").exists()
 
 
+@needs_bubblewrap
+def test_a_sandbox_in_which_the_course_is_missing_is_told_of_and_is_nobodys_fault(monkeypatch):
+    monkeypatch.setattr(sandbox, "hidden", lambda: [sandbox.PACKAGE])
+    with pytest.raises(sandbox.NoSandbox, match=r"walls\.py"):
+        sandbox.require_sandbox()
+    with pytest.raises(sandbox.NoSandbox, match=r"does not start: .*course_lib"):
+        sandbox.Sandbox({}, LIMITS, unsafe=False).start()
+
+
 @pytest.mark.slow
 def test_unsafe_grades_without_a_sandbox(trio, tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *_: pytest.fail("the sandbox was used"))

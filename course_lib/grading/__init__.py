@@ -5,6 +5,7 @@
     worker.py       one student: files read, answers taken out by AST, pytest with nbval on one check cell an exercise
     sandbox.py      bubblewrap, a filter of system calls, limits that are watched from outside
     inside.py       what runs in there: a process that imports torch once and forks for every request
+    walls.py        the limits that it inherits, and whether its walls stand
     tracing.py      an answer as a program: its tensor operations, recorded on one input and run again on another
     judge.py        one exercise: what came back against the solution's values → one row
     wire.py         tensors and frames on a pipe

@@ -10,11 +10,9 @@ on costs that check alone. Nothing here is told what is right.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import inspect
 import json
 import os
-import platform
 import resource
 import select
 import signal
@@ -36,6 +34,7 @@ from course_lib.exercise.findings import Finding, Wrong
 from course_lib.exercise.key import Key
 from course_lib.exercise.report import Report
 from course_lib.grading.tracing import Copies, Recorder, replay, without_compiler
+from course_lib.grading.walls import shut_in
 from course_lib.grading.wire import DTYPES, decode_all, encode, encode_all, read_frame, to_json, write_frame
 
 # ---------------------------------------------------------------- the process that forks
@@ -61,36 +60,6 @@ def main() -> None:
         if frame[0] == b"c" and json.loads(frame[1])["exercise"].endswith("_step"):
             import torch._dynamo  # noqa: F401 (an optimiser's step imports it: here once, and not in every fork)
         serve(*frame, source, sink, setup)
-
-
-def shut_in(processes: int, sandbox: bool) -> None:
-    """The limits that every process here inherits; an error where the walls that should be there are not."""
-    limits = dict.fromkeys(("CORE", "FSIZE", "MSGQUEUE", "MEMLOCK"), 0) | {"NOFILE": 128, "SIGPENDING": 256}
-    if tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (
-        5,
-        14,
-    ):  # counted in this sandbox alone
-        limits["NPROC"] = processes + 8
-    for name, most in limits.items():
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
-    ctypes.CDLL(None).prctl(
-        4, 0, 0, 0, 0
-    )  # PR_SET_DUMPABLE: no process of the same user reads or writes this one
-    status = dict(
-        line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line
-    )
-    if (
-        os.getuid() == 0
-        or int(status["CapEff"], 16)
-        or int(status["CapPrm"], 16)
-        or status["NoNewPrivs"] != "1"
-    ):
-        raise PermissionError("The sandbox has rights.")
-    if sandbox and any(
-        os.access(folder, os.W_OK)
-        for folder in ("/", "/tmp", "/dev", "/dev/shm", "/proc/sys/kernel/core_pattern")
-    ):
-        raise PermissionError("The sandbox can be written to.")
 
 
 def take_loops_away() -> None:

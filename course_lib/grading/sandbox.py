@@ -206,13 +206,14 @@ def require_sandbox() -> None:
     needed = ["bwrap", "setpriv"] if os.getuid() == 0 else ["bwrap"]
     if missing := [name for name in needed if shutil.which(name) is None]:
         raise NoSandbox(f"{' and '.join(missing)} (bubblewrap, util-linux) must be installed.")
-    box = Sandbox({}, Limits(), unsafe=False)
-    try:
-        box.start()
-    except CheckEnded:
-        raise NoSandbox(f"bubblewrap does not work here: {box.said()}") from None
-    finally:
-        box.stop()
+    keep: list[int] = []
+    command = bubblewrap({}, keep)
+    command += [sys.executable, "-P", str(PACKAGE / "grading/walls.py"), str(Limits().processes)]
+    tried = subprocess.run(command, pass_fds=keep, cwd="/", capture_output=True, text=True)
+    for descriptor in keep:
+        os.close(descriptor)
+    if tried.returncode:
+        raise NoSandbox(f"bubblewrap does not work here: {tried.stderr.strip()[-2000:]}")
 
 
 # ---------------------------------------------------------------- the running sandbox
@@ -230,7 +231,7 @@ class Sandbox:
         self.folder: tempfile.TemporaryDirectory | None = None
 
     def start(self) -> None:
-        """Start it, unless it runs. CheckEnded where it does not come up."""
+        """Start it, unless it runs. NoSandbox, with what it said, where it does not come up."""
         if self.process is not None:
             return
         keep: list[int] = []
@@ -258,7 +259,12 @@ class Sandbox:
         walls = {True: "none", "user": "user", False: "sandbox"}[self.unsafe]
         limits = vars(self.limits) | {"walls": walls}
         self.base = 0
-        self._exchange(b"s", to_json(limits), 120, b"r")
+        try:
+            self._exchange(b"s", to_json(limits), 120, b"r")
+        except CheckEnded:
+            said = self._said()
+            self.stop()
+            raise NoSandbox(f"The sandbox does not start: {said}") from None
         self.base = _memory(self._processes())
 
     def _unsafe_files(self) -> dict[str, str]:
@@ -270,7 +276,7 @@ class Sandbox:
             file.write_text(text, encoding="utf-8", errors="replace")
         return environment(self.folder.name)
 
-    def said(self) -> str:
+    def _said(self) -> str:
         """What the process wrote to its standard error."""
         os.set_blocking(self.log, False)
         with contextlib.suppress(BlockingIOError):
