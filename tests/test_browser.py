@@ -44,8 +44,38 @@ def page(browser):
     page.close()
 
 
+@pytest.fixture(scope="module")
+def students_lab(tmp_path_factory):
+    with lab.server(tmp_path_factory.mktemp("students"), COURSE_ANSWERS="", TQDM_DISABLE="") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def solved_lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("solved")
+    with lab.server(folder, startup=SHORT, COURSE_ANSWERS="solutions", TQDM_DISABLE="1") as address:
+        for lesson in LESSONS:
+            lab.clear_outputs(folder / f"notebooks/{lesson.notebook}.ipynb")
+        yield address
+
+
+@pytest.fixture
+def students(students_lab):
+    """JupyterLab as a student has it, shared by tests that leave no answers behind."""
+    yield students_lab
+    lab.end_kernels(students_lab)
+
+
+@pytest.fixture
+def solved(solved_lab):
+    """JupyterLab on notebooks without outputs, with the solutions in force and short trainings."""
+    yield solved_lab
+    lab.end_kernels(solved_lab)
+
+
 @pytest.fixture
 def address(tmp_path):
+    """JupyterLab for one test alone."""
     with lab.server(tmp_path, COURSE_ANSWERS="", TQDM_DISABLE="") as address:
         yield address
 
@@ -94,21 +124,8 @@ def verdicts(page, text: str):
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
-def test_run_all_reaches_the_end_with_nothing_filled_in(page, address, lesson):
-    notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
-    notebook.run_all()
-    last = notebook.cells.last
-    last.locator(".jp-OutputArea-output").wait_for()
-    assert re.search(r"\b0 of \d+ points", last.inner_text())
-    assert error_outputs(page).count() == 0
-    assert verdicts(page, "not attempted").count() == len(exercises(lesson))
-    notebook.picture(f"{lesson.notebook}-unsolved")
-    assert not page.problems
-
-
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
-def test_a_lesson_opens_with_the_outputs_of_the_solved_run(page, address, lesson):
-    notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
+def test_a_lesson_opens_solved_and_runs_with_nothing_filled_in(page, students, lesson):
+    notebook = lab.Notebook(page, students, f"{lesson.notebook}.ipynb")
     notebook.picture(f"{lesson.notebook}-opened")
     passed = page.locator(".jp-OutputArea-output").filter(has_text=re.compile(r"^\s*✓ passed"))
     assert passed.count() == len(exercises(lesson))  # (an unrun notebook is not trusted: no roles)
@@ -117,6 +134,15 @@ def test_a_lesson_opens_with_the_outputs_of_the_solved_run(page, address, lesson
     assert pictures.count() >= 4
     assert all(size > 0 for size in pictures.evaluate_all("images => images.map(i => i.naturalWidth)"))
     assert "Error" not in page.locator(".jp-Notebook").inner_text().replace("NotImplementedError", "")
+
+    notebook.run_all()
+    last = notebook.cells.last
+    playwright.expect(last.locator(".jp-OutputArea-output").last).to_contain_text(
+        re.compile(r"\b0 of \d+ points")
+    )
+    assert error_outputs(page).count() == 0
+    assert verdicts(page, "not attempted").count() == len(exercises(lesson))
+    notebook.picture(f"{lesson.notebook}-unsolved")
     assert not page.problems
 
 
@@ -130,25 +156,23 @@ training.fit = lambda step, steps, *rest, **options: _fit(step, min(steps, 60), 
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
-def test_run_all_with_solutions_passes_every_check(page, tmp_path, lesson):
-    with lab.server(tmp_path, startup=SHORT, COURSE_ANSWERS="solutions", TQDM_DISABLE="1") as address:
-        lab.clear_outputs(tmp_path / f"notebooks/{lesson.notebook}.ipynb")
-        notebook = lab.Notebook(page, address, f"{lesson.notebook}.ipynb")
-        notebook.run_all(240)
-        assert verdicts(page, "passed").count() == len(exercises(lesson))
-        assert error_outputs(page).count() == 0
-        slider = page.locator(".noUi-handle")  # predictions are boxes, too, without one
-        explored = page.locator(".jp-OutputArea-output .widget-vbox", has=slider)
-        assert explored.count() == sum("widgets.explore(" in source for source in notebook.sources())
-        assert explored.count() > 0 or lesson.module == "adda"  # the one lesson without sliders
-        for box in explored.all():  # without a mouse
-            before = box.locator("img").get_attribute("src")
-            box.locator(".noUi-handle").last.press("ArrowRight")
-            playwright.expect(box.locator("img")).not_to_have_attribute("src", before)
-        pictures = page.locator(".jp-OutputArea-output img")
-        assert all(len(alt) > 10 for alt in pictures.evaluate_all("images => images.map(i => i.alt)"))
-        notebook.picture(f"{lesson.notebook}-solved")
-        assert not page.problems
+def test_run_all_with_solutions_passes_every_check(page, solved, lesson):
+    notebook = lab.Notebook(page, solved, f"{lesson.notebook}.ipynb")
+    notebook.run_all(240)
+    assert verdicts(page, "passed").count() == len(exercises(lesson))
+    assert error_outputs(page).count() == 0
+    slider = page.locator(".noUi-handle")  # predictions are boxes, too, without one
+    explored = page.locator(".jp-OutputArea-output .widget-vbox", has=slider)
+    assert explored.count() == sum("widgets.explore(" in source for source in notebook.sources())
+    assert explored.count() > 0 or lesson.module == "adda"  # the one lesson without sliders
+    for box in explored.all():  # without a mouse
+        before = box.locator("img").get_attribute("src")
+        box.locator(".noUi-handle").last.press("ArrowRight")
+        playwright.expect(box.locator("img")).not_to_have_attribute("src", before)
+    pictures = page.locator(".jp-OutputArea-output img")
+    assert all(len(alt) > 10 for alt in pictures.evaluate_all("images => images.map(i => i.alt)"))
+    notebook.picture(f"{lesson.notebook}-solved")
+    assert not page.problems
 
 
 PREDICTIONS = """from course_lib import predict
@@ -186,8 +210,8 @@ def test_a_prediction_is_made_by_keyboard_and_stands_beside_the_result(page, add
     assert not page.problems
 
 
-def test_the_start_page(page, address):
-    notebook = lab.Notebook(page, address, "start.ipynb")
+def test_the_start_page(page, students):
+    notebook = lab.Notebook(page, students, "start.ipynb")
     notebook.run_all()
     assert "Next: why_disentangle.intervene" in page.locator(".jp-Notebook").inner_text()
     assert error_outputs(page).count() == 0

@@ -84,6 +84,14 @@ def running(command: list[str], port: int, log: Path, seconds: float = 60, **opt
             process.wait(30)
 
 
+def end_kernels(address: str) -> None:
+    """End what a test has opened, so that the next one has the memory."""
+    with urllib.request.urlopen(f"{address}/api/sessions?token=course") as reply:
+        for session in json.load(reply):
+            url = f"{address}/api/sessions/{session['id']}?token=course"
+            urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).close()
+
+
 def clear_outputs(notebook: Path) -> None:
     document = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in document["cells"]:
