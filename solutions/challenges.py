@@ -8,6 +8,7 @@ from torch import nn
 
 from course_lib.challenges import tasks
 from course_lib.challenges.tasks import mlp, train_network
+from course_lib.exercise.kernels import tl
 
 SOLUTIONS = {}
 
@@ -249,3 +250,74 @@ def twice(x, y):
     weight = torch.where(wrong, len(x) / 2 / wrong.sum(), len(x) / 2 / (~wrong).sum())
     second = train_network(nn.Linear(22, 2), x, y, weight)
     return lambda new: second(new).argmax(1)
+
+
+@solves(tasks.few_passes)
+def by_matrix_products(z, mean, log_var):
+    """An exponent is a quadratic in z: z², z and 1 times what belongs to the posterior. A product of matrices writes it in one pass."""
+    precision = (-log_var).exp()
+    constant = mean.square() * precision + log_var + math.log(2 * math.pi)
+    posterior = -0.5 * torch.stack([precision, -2 * mean * precision, constant])  # (3, N, D)
+    code = torch.stack([z.square(), z, torch.ones_like(z)])  # (3, B, D)
+    each = torch.bmm(code.permute(2, 1, 0), posterior.permute(2, 0, 1))  # (D, B, N)
+    joint = code.permute(1, 0, 2).flatten(1) @ posterior.permute(1, 0, 2).flatten(1).T  # (B, N)
+    return torch.cat([joint.logsumexp(1)[None], each.logsumexp(2)]).T - math.log(len(mean))
+
+
+@solves(tasks.small_blocks)
+def eight_rows(B, N):
+    """Eight rows share the sectors of a column. They do not fit at once, so a first pass keeps top and total, and a second one writes."""
+
+    def softmax_kernel(x, out, B, N, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+        top = tl.full([ROWS], float("-inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        for first in range(0, N, BLOCK):
+            column = first + tl.arange(0, BLOCK)
+            inside = (row < B)[:, None] & (column < N)[None, :]
+            values = tl.load(x + row[:, None] + column[None, :] * B, mask=inside, other=float("-inf"))
+            higher = tl.maximum(top, tl.max(values, 1))
+            total = total * tl.exp(top - higher) + tl.sum(tl.exp(values - higher[:, None]), 1)
+            top = higher
+        for first in range(0, N, BLOCK):
+            column = first + tl.arange(0, BLOCK)
+            inside = (row < B)[:, None] & (column < N)[None, :]
+            values = tl.load(x + row[:, None] + column[None, :] * B, mask=inside, other=float("-inf"))
+            share = tl.exp(values - top[:, None]) / total[:, None]
+            tl.store(out + row[:, None] * N + column[None, :], share, mask=inside)
+
+    return softmax_kernel, -(-B // 8), {"ROWS": 8, "BLOCK": 256}
+
+
+@solves(tasks.gaussian_in_time)
+def two_moments(x):
+    """White data are a rotation of the sources; the covariance of neighbours in time turns with it, and is diagonal for the sources alone."""
+    x = x - x.mean(0)
+    values, vectors = torch.linalg.eigh(x.T.cov())
+    z = x @ vectors / values.sqrt()
+    lagged = z[1:].T @ z[:-1] / len(z)
+    return z @ torch.linalg.eigh((lagged + lagged.T) / 2).eigenvectors
+
+
+@solves(tasks.erased_for_mlp)
+def meet_halfway(x, a):
+    """Each Gaussian group moves, by the linear map of optimal transport, to the Gaussian that lies between the two."""
+
+    def root(m):
+        values, vectors = torch.linalg.eigh(m)
+        return vectors @ torch.diag(values.sqrt()) @ vectors.T
+
+    groups = [x[a == k] for k in (0, 1)]
+    covariances, middle = [group.T.cov() for group in groups], sum(group.mean(0) for group in groups) / 2
+    between = sum(covariances) / 2
+    for _ in range(20):  # the fixed point that is as far from one group as from the other
+        half = root(between)
+        inverse = torch.linalg.inv(half)
+        spread = sum(root(half @ c @ half) for c in covariances) / 2
+        between = inverse @ spread @ spread @ inverse
+    z = torch.empty_like(x)
+    for k, (group, c) in enumerate(zip(groups, covariances, strict=True)):
+        half = root(c)
+        inverse = torch.linalg.inv(half)
+        z[a == k] = middle + (group - group.mean(0)) @ (inverse @ root(half @ between @ half) @ inverse)
+    return z

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import linecache
 import re
 import statistics
 import subprocess
@@ -16,8 +17,9 @@ from nbclient import NotebookClient
 
 from course_lib.catalogue import LESSONS
 from course_lib.challenges import Unmet, attempt, tasks
-from course_lib.challenges.contest import ATTEMPTS, SEEDS, Challenge, measured
-from course_lib.exercise.progress import read_record
+from course_lib.challenges.contest import SEEDS, Challenge, measured
+from course_lib.exercise import kernels
+from course_lib.exercise.progress import ATTEMPTS, read_record
 from course_lib.exercise.solution import source_of
 from course_lib.release import copy_course
 from solutions.challenges import SOLUTIONS
@@ -25,13 +27,15 @@ from tests.helpers import ROOT
 
 TASKS = {task.name: task for task in tasks.all_tasks()}
 COSTLY = {"cheap_independence", "tightest_gaussian", "repair_vae"}  # seconds each
-QUICK = [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in TASKS]
+needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs Triton")
+MARKS = dict.fromkeys(COSTLY, pytest.mark.slow) | {"small_blocks": needs_triton}
+QUICK = [pytest.param(name, marks=MARKS.get(name, ())) for name in TASKS]
 
 
 def test_every_lesson_has_two_and_every_one_its_solution_and_scores():
     lessons = [task.lesson for task in TASKS.values()]
     assert lessons == sorted(lessons) and {lessons.count(x) for x in set(lessons)} == {2}
-    assert set(lessons) <= {x.number for x in LESSONS} and len(TASKS) >= 16
+    assert set(lessons) == {x.number for x in LESSONS}
     assert TASKS.keys() == SOLUTIONS.keys() == measured().keys()
     for scores in measured().values():
         assert [*scores] == ["the baseline", "a solution"]
@@ -112,11 +116,80 @@ def test_what_is_no_attempt_is_explained(name, function, words):
             "a gap of at most 0.06 was asked for",
         ),
         ("fooled_score", lambda v: v.repeat(1, 4), "at most 10 latents were asked for; this has 12"),
+        (
+            "few_passes",
+            lambda z, m, v: tasks.few_passes._baseline(z, m, v) + 0.01,
+            "this is off by 1.0e-02",
+        ),
+        ("erased_for_mlp", lambda x, a: x, "at most 55 of 100 told rightly were asked for"),
     ],
 )
 def test_a_condition_is_kept(name, function, words):
     with pytest.raises(Unmet, match=words):
         TASKS[name](function, 0)
+
+
+def a_plan(find: str = "", put: str = "", **changes):
+    """The solution of `small_blocks` with a piece of it, or of its plan, changed."""
+    source = source_of(SOLUTIONS["small_blocks"])
+    assert find in source
+    source = source.replace(find, put) if find else source
+    name = f"<plan {hash(source)}>"
+    linecache.cache[name] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        name,
+    )  # Triton reads a kernel's source
+    exec(compile(source, name, "exec"), namespace := dict(SOLUTIONS["small_blocks"].__globals__))
+
+    def plan(B, N):
+        kernel, programs, sizes = namespace["eight_rows"](B, N)
+        return kernel, changes.get("programs", programs), sizes | changes.get("sizes", {})
+
+    return plan
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (a_plan(programs=41), "the softmax of each row was asked for|expected finite numbers"),
+        (a_plan("tl.exp(values - top[:, None]) /", "values /"), "the softmax of each row was asked for"),
+        (a_plan(sizes={"BLOCK": 512}), "at most 2,048 numbers at a time were asked for; this moves 4,096"),
+        (a_plan(programs=20, sizes={"ROWS": 32, "BLOCK": 64}), "at least 40 programs were asked for"),
+        (a_plan("(column < N)", "(column <= N)"), "past the end of"),
+        (a_plan("tl.zeros([ROWS], tl.float32)", "[0.0] * ROWS"), "compile|refuse|Triton"),
+    ],
+)
+def test_a_plan_that_breaks_a_condition_is_told_so(plan, words):
+    with pytest.raises((Unmet, ValueError), match=words):
+        TASKS["small_blocks"](plan, 0)
+
+
+def test_where_triton_is_missing_the_task_says_so(folder, capsys, monkeypatch):
+    monkeypatch.setattr(kernels, "HAS_TRITON", False)
+    attempt(tasks.small_blocks)(SOLUTIONS["small_blocks"])
+    assert "small_blocks: not measured. This part needs Triton" in capsys.readouterr().out
+    assert not read_record(ATTEMPTS)
+
+
+def test_passes_are_counted_as_the_lesson_counts_them():
+    """Of an attempt that copies z and does no more: the bytes of z read and of the result written, on a T4."""
+    exact = tasks.few_passes._baseline
+
+    def cheap(z, mean, log_var):
+        return z.new_ones(len(z), 1 + z.shape[1]) if z.is_meta else exact(z, mean, log_var)
+
+    latents = int(torch.randint(8, 13, (), generator=torch.Generator().manual_seed(0)))
+    expected = 1000 * max(5e-6, 4 * 4096 * (1 + latents) / 320e9)
+    assert TASKS["few_passes"](cheap, 0) == pytest.approx(expected)
+
+
+def test_the_least_change_is_that_of_optimal_transport():
+    """Two groups with means ±0.7 and spreads 1/2 and 2 along two axes meet at 0 and 5/4: 0.7² + 0.75²."""
+    scores = [TASKS["erased_for_mlp"](SOLUTIONS["erased_for_mlp"], seed) for seed in SEEDS]
+    assert statistics.mean(scores) == pytest.approx(0.7**2 + 0.75**2, abs=0.05)
 
 
 def test_an_attempt_that_takes_long_does_not_count():

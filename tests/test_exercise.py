@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import course_lib
 from course_lib import catalogue, check, cli, download_answers, lessons, notebook, upload_answers, widgets
 from course_lib.catalogue import Lesson
+from course_lib.challenges import tasks
 from course_lib.exercise import answers, key
 from course_lib.exercise.answers import (
     MissingAnswer,
@@ -38,7 +39,7 @@ from course_lib.exercise.compare import close
 from course_lib.exercise.contract import Exercise, run_with_gradients
 from course_lib.exercise.device import DeviceWatch, SilentCovariance, modes_put_back, watch
 from course_lib.exercise.findings import Wrong
-from course_lib.exercise.progress import hint, progress, reveal, status
+from course_lib.exercise.progress import ATTEMPTS, hint, progress, read_record, reveal, status, write_record
 from course_lib.exercise.report import Report, picture, show
 from course_lib.exercise.solution import Case
 from course_lib.lessons import elbo
@@ -1036,6 +1037,42 @@ def test_an_answer_that_is_here_is_kept_when_another_comes(session):
     assert (second / "answers/elbo/gaussian_kl.before.py").read_text() == mine
     upload_answers(first / "answers.zip")  # the same once more changes nothing
     assert (second / "answers/elbo/gaussian_kl.before.py").read_text() == mine
+
+
+def tried(score: float, when: str) -> dict:
+    """An attempt at a challenge as a board keeps it."""
+    return {"scores": [score] * 3, "when": when, "note": "", "source": "# as it was"}
+
+
+def test_boards_travel_too_and_no_attempt_is_lost(session, tmp_path):
+    first = session("first")
+    old, both = tried(0.5, "2026-01-01 10:00"), tried(0.7, "2026-01-02 10:00")
+    write_record({"turn_back": {"attempts": [old, both]}}, ATTEMPTS)
+    assert download_answers().path == "answers.zip"  # without a single answer
+    session("second")
+    new, other = tried(0.6, "2026-01-03 10:00"), tried(0.9, "2026-01-03 11:00")
+    write_record({"turn_back": {"attempts": [both, new]}, "worst_group": {"attempts": [other]}}, ATTEMPTS)
+    assert "2 attempts at challenges" in repr(upload_answers(first / "answers.zip"))
+    upload_answers(first / "answers.zip")  # the same once more changes nothing
+    kept = read_record(ATTEMPTS)
+    assert kept == {"turn_back": {"attempts": [old, both, new]}, "worst_group": {"attempts": [other]}}
+    assert "your attempt 3" in tasks.turn_back.board().text
+
+
+def test_a_board_that_somebody_has_edited_stops_nothing(session, tmp_path):
+    session("first")
+    odd = [
+        {"scores": [1, 2]},
+        {**tried(0.5, "now"), "scores": [0.1, None, 0.2]},
+        {**tried(0.5, "now"), "note": 3},
+        "x",
+    ]
+    board = {"turn_back": {"attempts": [*odd, tried(0.5, "now")]}, "worst_group": {"attempts": 4}}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("challenges.json", json.dumps(board))
+    assert "1 attempts at challenges" in repr(upload_answers(tmp_path / "a.zip"))
+    write_record(board, ATTEMPTS)
+    assert tasks.turn_back.board().text.count("your attempt") == 1
 
 
 def test_a_zip_of_something_else_is_refused(session, tmp_path):

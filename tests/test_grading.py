@@ -412,7 +412,11 @@ def test_a_tensor_without_memory_is_a_wrong_shape():
 NB = notebook(RIGHT["traverse"])
 OLD, LATE = notebook("@answer(elbo.traverse)\ndef old(): return 1"), notebook(RIGHT["gaussian_kl"])
 CELL = RIGHT["traverse"]
-DOWNLOAD = {"elbo/traverse.py": CELL, "progress.json": "{}"}  # what download_answers() gives
+DOWNLOAD = {
+    "elbo/traverse.py": CELL,
+    "progress.json": "{}",
+    "challenges.json": "{}",
+}  # what download_answers() gives
 SHAPES = {  # a class as it comes: its files, and who is in it with how many answers that count
     "renamed notebooks": ({"ada.ipynb": NB, "bob.ipynb": NB}, {"ada": 1, "bob": 1}),
     "one is not renamed": (

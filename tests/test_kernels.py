@@ -76,6 +76,7 @@ class TestCounts:
         out = torch.empty(1)
         trace = run(total, torch.arange(10.0), out, programs=1, BLOCK=16)
         assert out.item() == 45 and trace.operations == 16 and (trace.loaded, trace.stored) == (40, 4)
+        assert trace.largest == 16  # what the mask keeps back included
 
     def test_neighbours_share_a_sector(self):
         def strided(x, out, N, STEP: tl.constexpr, BLOCK: tl.constexpr):

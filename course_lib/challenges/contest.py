@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 import torch
 
 from course_lib.exercise import answers
+from course_lib.exercise.findings import NoTriton
 from course_lib.exercise.panel import Panel, shown
-from course_lib.exercise.progress import read_record, write_record
+from course_lib.exercise.progress import ATTEMPTS, attempts, read_record, write_record
 from course_lib.exercise.solution import source_of
 from course_lib.files import data_folder
 from course_lib.training import seeded
 
 SEEDS = (0, 1, 2)
-ATTEMPTS = "challenges.json"  # in the folder of the answers
 MEASURED = "challenges.json"  # in data/: the scores of the baselines and of the solutions
 
 
@@ -104,7 +104,7 @@ class Challenge:
     def _rows(self) -> list[tuple[str, str, str]]:
         """Who, what scores, and a note, best first."""
         entries = [(who, scores, "") for who, scores in measured().get(self.name, {}).items()]
-        for i, entry in enumerate(read_record(ATTEMPTS).get(self.name, {}).get("attempts", []), 1):
+        for i, entry in enumerate(attempts(read_record(ATTEMPTS), self.name), 1):
             entries.append((f"your attempt {i}", entry["scores"], f"{entry['when']} {entry['note']}".strip()))
         entries.sort(key=lambda entry: statistics.median(entry[1]), reverse=self.highest)
         return [(who, spread(scores), note) for who, scores, note in entries]
@@ -148,6 +148,10 @@ def attempt(task: Challenge) -> Callable[[Callable], Callable]:
             return function
         try:
             scores = measure(task, function)
+        except NoTriton as missing:
+            text = f"{task.name}: not measured. {missing}"
+            _show(Panel(text, kind="open", message=text))
+            return function
         except NotImplementedError:
             shown(Panel(f"{task.name}: not attempted", kind="open", message=f"{task.name}: not attempted"))
             return function
@@ -172,11 +176,12 @@ def _show(panel: Panel) -> None:
 def _keep(task: Challenge, function: Callable, scores: list[float], cell: str) -> None:
     """Write an attempt on the board; where it cannot be saved, it is only shown."""
     record = read_record(ATTEMPTS)
-    kept = record.setdefault(task.name, {}).setdefault("attempts", [])
+    kept = attempts(record, task.name)
     note = (inspect.getdoc(function) or "").partition("\n")[0]
     source = textwrap.dedent(answers.cell_source(cell))
     when = datetime.datetime.now().strftime("%Y-%m-%d %H:%M")
     kept.append({"scores": scores, "when": when, "note": note, "source": source})
+    record[task.name] = record.get(task.name, {}) | {"attempts": kept}
     with contextlib.suppress(OSError):
         write_record(record, ATTEMPTS)
 

@@ -13,7 +13,11 @@ from course_lib import metrics
 from course_lib.challenges.contest import Challenge, Unmet, challenge, expect
 from course_lib.datasets.digits import digits
 from course_lib.datasets.sprites import Sprites
+from course_lib.exercise import kernels
+from course_lib.exercise.kernels import tl
+from course_lib.experiments import on_the_gpu, what_it_takes
 from course_lib.experiments.why_disentangle import loans
+from course_lib.lessons.on_the_gpu import DEVICES, LAUNCH
 from course_lib.models import mlp
 
 # ---------------------------------------------------------------- what several judges use
@@ -513,6 +517,126 @@ def unknown_groups(attempt, seed):
 @unknown_groups.baseline
 def average_loss_again(x, y):
     return average_loss(x, y, None)
+
+
+# ---------------------------------------------------------------- 08
+
+
+@challenge("08", "In few passes", "ms on a T4, by its roofline", highest=False)
+def few_passes(attempt, seed):
+    """attempt(z, mean, log_var) -> log q(z) and all log q(z_d), (B, 1 + D) in nats, without a kernel of your own.
+
+    z (B, D), mean and log_var (N, D), as in the lesson. Nothing runs on a GPU: every operation of PyTorch counts with what it reads, writes and
+    computes (a logsumexp is one), for 4,096 codes and posteriors. The least time that a T4 needs for all of it, if at 256 of each no number is off by more than 0.001 nats.
+    """
+    g = generator(seed)
+    latents = int(torch.randint(8, 13, (), generator=g))
+    mean, z = torch.randn(2, 256, latents, generator=g)
+    log_var = -1 + 0.5 * torch.randn(256, latents, generator=g)
+    exact = on_the_gpu.plain_log_aggregate_posterior(z.double(), mean.double(), log_var.double())
+    off = (expect(attempt(z, mean, log_var), (256, 1 + latents), "log q") - exact).abs().max().item()
+    if off > 1e-3:
+        raise Unmet(f"at most 0.001 nats off was asked for; this is off by {off:.1e}")
+    work = on_the_gpu.count(attempt, *torch.empty(3, 4096, latents, device="meta"))
+    peak, bandwidth = DEVICES["T4"]
+    return 1000 * max(work.flops / peak, work.moved / bandwidth, work.launches * LAUNCH)
+
+
+@few_passes.baseline
+def one_by_one(z, mean, log_var):
+    each = -0.5 * ((z[:, None] - mean) ** 2 * (-log_var).exp() + log_var + math.log(2 * math.pi))  # (B, N, D)
+    return torch.cat([each.sum(2, keepdim=True), each], dim=2).logsumexp(1) - math.log(len(mean))
+
+
+@challenge("08", "A softmax in small blocks", "bytes fetched for each number", highest=False, seconds=30)
+def small_blocks(attempt, seed):
+    """attempt(B, N) -> (kernel, programs, sizes): a Triton kernel of one launch that writes the softmax of each row of x.
+
+    kernel(x, out, B, N, …): x is stored column by column, number (b, n) at x + b + n · B, out row by row, at out + b · N + n; sizes is a
+    dict of constants with names in capitals. A program's memory on the chip is small: no load or store of more than 2,048 numbers. A T4 has 40 multiprocessors:
+    at least 40 programs. B is a multiple of 8, about 360, and N between 1,100 and 2,000. It runs in the course's interpreter, on Linux. Scored by the
+    bytes of all sectors of 32 that are touched, divided by B · N.
+    """
+    g = generator(seed)
+    shape = (8 * int(torch.randint(41, 50, (), generator=g)), int(torch.randint(1100, 2000, (), generator=g)))
+    kernel, programs, sizes = attempt(*shape)
+    x = 20 * torch.randn(shape[::-1], generator=g).T
+    given = dict(zip("BN", shape, strict=True)) | sizes
+    out = torch.full(shape, math.nan)
+    try:
+        kernels.launch(kernel, programs, x=x.to("meta"), out=out.to("meta"), **given)  # does it compile?
+        trace = kernels.launch(kernel, programs, x=x, out=out, **given)
+    except kernels.KernelError as error:
+        raise Unmet(str(error).rstrip(".")) from None
+    if programs < 40:
+        raise Unmet(f"at least 40 programs were asked for; this has {programs}")
+    if trace.largest > 2048:
+        raise Unmet(f"at most 2,048 numbers at a time were asked for; this moves {trace.largest:,}")
+    off = (expect(out, shape, "out") - x.softmax(1)).abs().max().item()
+    if off > 1e-5:
+        raise Unmet(f"the softmax of each row was asked for; this is off by {off:.1e}")
+    return trace.sectors / x.numel()
+
+
+@small_blocks.baseline
+def row_by_row(B, N):
+    def softmax_kernel(x, out, B, N, BLOCK: tl.constexpr):
+        row = tl.program_id(0)
+        column = tl.arange(0, BLOCK)
+        values = tl.load(x + row + column * B, mask=column < N, other=float("-inf"))
+        powers = tl.exp(values - tl.max(values, 0))
+        tl.store(out + row * N + column, powers / tl.sum(powers, 0), mask=column < N)
+
+    return softmax_kernel, B, {"BLOCK": 2048}
+
+
+# ---------------------------------------------------------------- 09
+
+
+@challenge("09", "Gaussian, but in time", "mean correlation coefficient", highest=True)
+def gaussian_in_time(attempt, seed):
+    """attempt(x) -> sources (N, 6): undo a linear mixture of Gaussian sources.
+
+    x (2000, 6), mixed by an invertible matrix, one row for each moment, in order. Every source is Gaussian, so no FastICA finds it; but each remembers its
+    last value, one source for longer than another. Scored by the MCC with the sources.
+    """
+    g = generator(seed)
+    memory = torch.linspace(-0.3, 0.95, 6)
+    sources = torch.randn(2000, 6, generator=g)
+    for t in range(1, 2000):
+        sources[t] = memory * sources[t - 1] + (1 - memory**2).sqrt() * sources[t]
+    mixing = torch.randn(6, 6, generator=g)
+    found = expect(attempt(sources @ mixing.T), (2000, 6), "sources")
+    scores = torch.cat([found, sources], 1).T.corrcoef()[:6, 6:].nan_to_num().abs()
+    return scores[what_it_takes.best_matching(scores)].mean().item()
+
+
+@gaussian_in_time.baseline
+def white(x):
+    x = x - x.mean(0)
+    values, vectors = torch.linalg.eigh(x.T.cov())
+    return x @ vectors / values.sqrt()
+
+
+@challenge("09", "Erased for an MLP", "mean squared change", highest=False, seconds=20)
+def erased_for_mlp(attempt, seed):
+    """attempt(x, a) -> z (4000, 3): the features x (4000, 3) without a trace of the groups a (4000,), 0 or 1.
+
+    The lesson's two groups: means and spreads differ. An MLP that learns from half of z must not tell more than 55 in 100 of the other half
+    rightly. Scored by the mean of ‖z − x‖²: how far the features had to move.
+    """
+    x, a = what_it_takes.draw_groups(4000, generator(seed))
+    z = expect(attempt(x, a), (4000, 3), "z")
+    reader = train_network(mlp(3, 64, 2), z[:2000], a[:2000])
+    right = accuracy(reader(z[2000:]).argmax(1), a[2000:])
+    if right > 0.55:
+        raise Unmet(f"at most 55 of 100 told rightly were asked for; the MLP tells {100 * right:.1f}")
+    return (z - x).square().sum(1).mean().item()
+
+
+@erased_for_mlp.baseline
+def nothing_left(x, a):
+    return x.mean(0).expand_as(x)
 
 
 def all_tasks() -> list[Challenge]:

@@ -79,6 +79,7 @@ class Trace:
 
     loaded, stored   bytes; an atomic operation counts as both
     sectors          bytes of the sectors of 32 that these accesses touch, each access for itself
+    largest          how many numbers the largest load or store asks for, masked ones included
     operations       arithmetic on floating-point numbers, one for each number that comes out (a reduction: goes in)
     readers, writers by tensor, an array of its shape: the last program that touched each number, or NOWHERE
     reads            by tensor: how often each number was loaded
@@ -88,6 +89,7 @@ class Trace:
     loaded: int = 0
     stored: int = 0
     sectors: int = 0
+    largest: int = 0
     operations: int = 0
     readers: dict[str, Tensor] = field(default_factory=dict)
     writers: dict[str, Tensor] = field(default_factory=dict)
@@ -231,6 +233,7 @@ class _Watch:
 
         mask = np.broadcast_to(mask, addresses.shape)
         wanted = addresses[mask]
+        self.trace.largest = max(self.trace.largest, addresses.size)
         first = int(wanted[0] if len(wanted) else addresses.flat[0])
         number = (first + _APART // 2) // _APART - 1
         if not 0 <= number < len(self.memories):

@@ -1,10 +1,11 @@
-"""A student's record on this machine: checks, hints, what is passed, predictions. Never sent anywhere."""
+"""A student's record on this machine: checks, hints, what is passed, predictions, challenges. Never sent anywhere."""
 
 from __future__ import annotations
 
 import contextlib
 import html
 import json
+import math
 
 from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise import answers
@@ -14,6 +15,7 @@ from course_lib.exercise.panel import LOOKS, Panel, message, shown
 from course_lib.files import replace
 
 PROGRESS, PREDICTIONS = "progress.json", "predictions.json"  # in the folder of the answers
+ATTEMPTS = "challenges.json"  # there, too
 
 
 def as_record(text: str) -> dict[str, dict]:
@@ -25,7 +27,7 @@ def as_record(text: str) -> dict[str, dict]:
 
 
 def read_record(name: str) -> dict[str, dict]:
-    """The entries of PROGRESS or PREDICTIONS; a damaged file is kept aside, and the record starts anew."""
+    """The entries of PROGRESS, PREDICTIONS or ATTEMPTS; a damaged file is kept aside, and the record starts anew."""
     file = answers.answers_folder() / name
     with contextlib.suppress(OSError):
         try:
@@ -36,7 +38,7 @@ def read_record(name: str) -> dict[str, dict]:
 
 
 def write_record(record: dict[str, dict], name: str) -> None:
-    """Replace PROGRESS or PREDICTIONS. An OSError where it cannot be saved."""
+    """Replace PROGRESS, PREDICTIONS or ATTEMPTS. An OSError where it cannot be saved."""
     replace(answers.answers_folder() / name, json.dumps(record, indent=1, ensure_ascii=False))
 
 
@@ -62,6 +64,33 @@ def note_check(ex: Exercise, found: str) -> None:
 def merge(names: set[str], record: dict[str, dict]) -> None:
     """Take over the entries of these exercises from another record of progress."""
     write_record(read_record(PROGRESS) | {k: v for k, v in record.items() if k in names}, PROGRESS)
+
+
+def attempts(record: dict[str, dict], task: str) -> list[dict]:
+    """The attempts at a challenge in a record of ATTEMPTS, those that are as they should be, after an edit by hand, say.
+
+    Each has its scores, one a seed, and in words: when it was, its note, its source.
+    """
+    found = record.get(task, {}).get("attempts")
+    return [entry for entry in found if _is_attempt(entry)] if isinstance(found, list) else []
+
+
+def _is_attempt(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("scores"), list):
+        return False
+    numbers = [x for x in entry["scores"] if type(x) in (int, float) and math.isfinite(x)]
+    words = [entry.get(name) for name in ("when", "note", "source")]
+    return len(numbers) == len(entry["scores"]) == 3 and all(isinstance(word, str) for word in words)
+
+
+def merge_attempts(record: dict[str, dict]) -> None:
+    """Take over the attempts of another record of ATTEMPTS, in the order of their times; one that is in both counts once."""
+    here = read_record(ATTEMPTS)
+    for task in record:
+        mine = attempts(here, task)
+        both = mine + [entry for entry in attempts(record, task) if entry not in mine]
+        here[task] = here.get(task, {}) | {"attempts": sorted(both, key=lambda entry: entry["when"])}
+    write_record(here, ATTEMPTS)
 
 
 def hint(ex: Exercise) -> Panel:
