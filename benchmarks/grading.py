@@ -1,6 +1,6 @@
-"""What grading costs: one lesson's class of nine, a complete submission, 1,000 submissions with a stub worker.
+"""What grading costs: one lesson's class of nine, complete submissions, 1,000 submissions with a stub worker.
 
-`python benchmarks/grading.py`. The aims: 40 s for the class on two idle cores, 15 s for the submission on one, a supervisor
+`python benchmarks/grading.py`. The aims: 40 s for the class on two idle cores, 15 s for a submission of lessons 00 to 07 on one, a supervisor
 whose own memory does not grow. CPU seconds are those of all processes, sandboxes too: on a busy machine only they mean
 something. Beside the class stands the plainest thing that graders of notebooks do, running the same nine with
 `jupyter nbconvert --execute`; where nbgrader or otter are installed their names are printed, and their time is not measured.
@@ -19,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from course_lib.catalogue import exercises, find
+from course_lib.catalogue import LESSONS, exercises, find
+from course_lib.exercise import Exercise
 from course_lib.grading import supervisor
 from course_lib.grading.assignment import everything
 from course_lib.grading.gradebook import Gradebook
@@ -38,10 +39,15 @@ from course_lib.lessons import elbo
 """
 
 
-def cells(lesson: str = "") -> list[str]:
-    """Solved answers to the exercises of a lesson, or of the course."""
+def asked(lessons: str) -> list[Exercise]:
+    """The exercises of some lessons ("elbo,adda"), or of the course."""
+    return [ex for name in lessons.split(",") for ex in exercises(find(name) if name else None)]
+
+
+def cells(lessons: str = "") -> list[str]:
+    """Solved answers to the exercises of some lessons, or of the course."""
     made = []
-    for ex in exercises(find(lesson) if lesson else None):
+    for ex in asked(lessons):
         signature = str(inspect.signature(ex.function)).replace("'", "")
         made.append(solved_cell(f"@answer({ex.id})\ndef f{signature}:\n    pass")[0])
     return made
@@ -52,7 +58,7 @@ def write(path: Path, sources: list[str]) -> None:
     path.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}))
 
 
-def child(submissions: Path, grades: Path, jobs: int, lesson: str) -> None:
+def child(submissions: Path, grades: Path, jobs: int, lessons: str) -> None:
     """Grade, and print seconds, CPU seconds and this process's own peak memory in MB."""
     account, stop = tempfile.TemporaryFile(), Sandbox.stop  # noqa: SIM115
 
@@ -63,7 +69,7 @@ def child(submissions: Path, grades: Path, jobs: int, lesson: str) -> None:
 
     Sandbox.stop = stop_and_tell
     start, used = time.perf_counter(), _cpu()
-    assignment = everything(exercises(find(lesson)) if lesson else None)
+    assignment = everything(asked(lessons))
     assert not supervisor.grade([submissions], grades, jobs, seed=1, assignment=assignment)
     seconds, used = time.perf_counter() - start, _cpu() - used
     account.seek(0)
@@ -81,9 +87,9 @@ def _cpu() -> float:
     return sum(x.ru_utime + x.ru_stime for x in found)
 
 
-def measure(submissions: Path, grades: Path, jobs: int, lesson: str = "") -> list[float]:
+def measure(submissions: Path, grades: Path, jobs: int, lessons: str = "") -> list[float]:
     """`child` in a process of its own; that all of it passed is made sure of."""
-    command = [sys.executable, __file__, "child", str(submissions), str(grades), str(jobs), lesson]
+    command = [sys.executable, __file__, "child", str(submissions), str(grades), str(jobs), lessons]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     for path in (grades / "records").iterdir():
         rows = json.loads(path.read_text())["rows"]
@@ -154,9 +160,13 @@ def main() -> None:
         )
         beside = [x for x in ("nbgrader", "otter") if shutil.which(x)]
         print(f"  installed beside it, and not measured: {', '.join(beside) or 'neither nbgrader nor otter'}")
-        write(folder / "one.ipynb", cells())
-        wall, cpu, _ = measure(folder / "one.ipynb", folder / "grades of one", 1)
-        print(f"one complete submission ({len(cells())} exercises): {wall:.1f} s, {cpu:.1f} of CPU")
+        first = ",".join(x.module for x in LESSONS[:8])  # the course when the aim was set
+        for i, (name, lessons) in enumerate({"lessons 00 to 07": first, "the whole course": ""}.items()):
+            write(folder / f"{i}.ipynb", cells(lessons))
+            wall, cpu, _ = measure(folder / f"{i}.ipynb", folder / f"grades of {i}", 1, lessons)
+            print(
+                f"one submission of {name} ({len(asked(lessons))} exercises): {wall:.1f} s, {cpu:.1f} of CPU"
+            )
         wall, cpu, grown = stubs(folder / "grades of many", 1000)
         print(f"1,000 submissions with a stub worker: {wall:.1f} s, {cpu:.1f} of the supervisor's CPU")
         print(f"  from the 100th to the last the supervisor grows by {grown:.1f} MB")

@@ -60,6 +60,8 @@ libraries and the course are read-only; solutions, keys, data, tests, and instal
 The watch is outside: the worker kills the sandbox at its deadline, and for processes, memory (shared memory too) and
 output, all of which it reads from the host. A check that ends the sandbox costs itself: the next starts a new one.
 Between checks nothing is kept, as the fork that ran one is gone with all that it started.
+Every student has a sandbox of their own, though its start, an import of torch, is half of a lesson's grading: a check could
+lower the limits or the priority of the process that serves the next one.
 
 A worker is a fork as well: whatever a student's file does to it, its student gets a remark, and the run goes on. It
 dies with the supervisor (PR_SET_PDEATHSIG), the sandbox dies with it, and no key is ever on disk.
