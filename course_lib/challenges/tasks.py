@@ -522,12 +522,13 @@ def average_loss_again(x, y):
 # ---------------------------------------------------------------- 08
 
 
-@challenge("08", "In few passes", "ms on a T4, by its roofline", highest=False)
+@challenge("08", "In few passes", "time on a T4 in ms, by its roofline", highest=False)
 def few_passes(attempt, seed):
     """attempt(z, mean, log_var) -> log q(z) and all log q(z_d), (B, 1 + D) in nats, without a kernel of your own.
 
-    z (B, D), mean and log_var (N, D), as in the lesson. Nothing runs on a GPU: every operation of PyTorch counts with what it reads, writes and
-    computes (a logsumexp is one), for 4,096 codes and posteriors. The least time that a T4 needs for all of it, if at 256 of each no number is off by more than 0.001 nats.
+    z (B, D), mean and log_var (N, D), as in the lesson. Nothing runs on a GPU: for 4,096 codes and posteriors, every operation of PyTorch
+    counts with what it reads, writes and computes (a logsumexp is one). The time is the least that a T4 needs for all of it. Where 256 of each
+    are computed, no number may be off by more than 0.001 nats.
     """
     g = generator(seed)
     latents = int(torch.randint(8, 13, (), generator=g))
@@ -548,7 +549,7 @@ def one_by_one(z, mean, log_var):
     return torch.cat([each.sum(2, keepdim=True), each], dim=2).logsumexp(1) - math.log(len(mean))
 
 
-@challenge("08", "A softmax in small blocks", "bytes fetched for each number", highest=False, seconds=30)
+@challenge("08", "A softmax in small blocks", "traffic in bytes a number", highest=False, seconds=30)
 def small_blocks(attempt, seed):
     """attempt(B, N) -> (kernel, programs, sizes): a Triton kernel of one launch that writes the softmax of each row of x.
 
