@@ -182,10 +182,21 @@ def compile_for_gpu(function: Callable, arguments: dict[str, Any], target: tuple
     try:
         order = {name: kinds[name] for name in compiled(function).arg_names}
         source = ASTSource(compiled(function), order, constants)
-        parts = backend.get_codegen_implementation(options), backend.get_module_map()
-        return str(source.make_ir(goal, options, *parts, context))
+        parts = {
+            "target": goal,
+            "options": options,
+            "context": context,
+            "module_map": backend.get_module_map(),
+        }
+        parts["codegen_fns"] = _called(backend.get_codegen_implementation, parts)
+        return str(_called(source.make_ir, parts))
     except CompilationError as error:
         raise KernelError("not compiled", said=_last_words(error)) from None
+
+
+def _called(function: Callable, given: dict[str, Any]) -> Any:
+    """`function` with what it asks for by name: Triton's versions differ in how much."""
+    return function(**{name: given[name] for name in inspect.signature(function).parameters})
 
 
 def _last_words(error: BaseException) -> str:
