@@ -4,9 +4,10 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+OLDEST ?= .venv-oldest
 ROOT   := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
-.PHONY: lab lint check test gpu notebooks benchmarks book clean
+.PHONY: lab lint check test gpu oldest notebooks benchmarks book clean
 
 lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.ipynb
@@ -27,6 +28,9 @@ test: lint
 
 gpu: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -m gpu
+
+oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadgroup
 
 notebooks: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/notebooks.py --write
@@ -55,5 +59,13 @@ $(VENV)/installed-book: $(VENV)/bin/python pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable '.[book]'
 	touch $@ $(VENV)/installed
 
+# The oldest version of each package that pyproject.toml allows, for `make oldest`. Python 3.11 or 3.12: these versions
+# have no wheels for later ones.
+$(OLDEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	sed -n 's/.*"\([a-z][a-z0-9-]*\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml > $(OLDEST)/bounds.txt
+	$(OLDEST)/bin/python -m pip install --quiet --editable '.[test]' --constraint $(OLDEST)/bounds.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist test-artefacts
+	rm -rf $(VENV) $(OLDEST) dist test-artefacts
