@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from course_lib.catalogue import LESSONS
+from course_lib.exercise import Exercise
 from course_lib.exercise.kernels import HAS_TRITON
 
 COSTLY = {"graded", "editions"}  # fixtures of a module: what uses one of them stays on one worker
@@ -22,8 +23,10 @@ def pytest_collection_modifyitems(items):
     no_triton = pytest.mark.skip(reason="needs Triton, which comes with PyTorch on Linux")
     for item in items:
         given = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if not HAS_TRITON and any(getattr(getattr(x, "ex", x), "kernel", False) is True for x in given):
-            item.add_marker(no_triton)
+        for ex in (x for x in (getattr(x, "ex", x) for x in given) if isinstance(x, Exercise)):
+            item.add_marker(pytest.mark.xdist_group(ex.id))  # its inputs are drawn once, on one worker
+            if ex.kernel and not HAS_TRITON:
+                item.add_marker(no_triton)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(skip)
         for name in COSTLY.intersection(item.fixturenames):

@@ -198,7 +198,7 @@ def test_solutions_pass_on_fresh_inputs(ex, answer_folder):
     assert names == [ex.id]
     answers.save_answer(ex, source)
     assert inspect_answer(ex).passed
-    for seed in range(3):
+    for seed in (SEED, SEED + 1):
         row = judged(ex, seed)
         assert row.passed and row.points == ex.points, row
 
