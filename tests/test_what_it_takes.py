@@ -361,12 +361,12 @@ def test_the_trained_purges_leave_an_mlp_less_than_the_eraser_does():
 
 def test_the_long_comparison_is_complete_and_the_checkpoint_is_its_own():
     rows = experiments.read_comparison()
-    runs = [(r["data"], r["method"], r["labels"], r["seed"]) for r in rows]
+    runs = [(r["data"], r["method"], r["weight"], r["labels"], r["seed"]) for r in rows]
     assert runs == [(*run, seed) for run in experiments.RUNS for seed in experiments.SEEDS]
     assert {r["steps"] for r in rows} == {experiments.LONG_STEPS}
     kept = checkpoints.load("ada_gvae")
     assert kept.card["metrics"] == {
-        k: rows[runs.index(("scenes", "Ada-GVAE", 0, 0))][k] for k in kept.card["metrics"]
+        k: rows[runs.index((*experiments.KEPT, 0, 0))][k] for k in kept.card["metrics"]
     }
     scenes = experiments.SmallImages("scenes")
     found = metrics.mutual_information_gap(experiments.encode(kept.network, scenes), scenes.factors)
@@ -374,7 +374,8 @@ def test_the_long_comparison_is_complete_and_the_checkpoint_is_its_own():
 
 
 def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "RUNS", [("scenes", "Ada-GVAE", 0.0), ("ellipses", "beta-TCVAE", 0.001)])
+    runs = [(*experiments.KEPT, 0.0), ("ellipses", "beta-TCVAE", 6.0, 0.001)]
+    monkeypatch.setattr(experiments, "RUNS", runs)
     monkeypatch.setattr(experiments, "SEEDS", (0,))
     monkeypatch.setattr(
         experiments, "score", lambda codes, factors: dict.fromkeys(("MIG", "DCI", "FactorVAE score"), 0.5)
