@@ -376,16 +376,18 @@ def mark(
     return Mark(record, rows, lessons, taken_off, late, assignment.of, who, line, missing if rows else [])
 
 
-def _decided(row: dict | None, exercise: str, of: float, override: Override | None) -> dict | None:
+def _decided(row: dict | None, exercise: str, points: float, override: Override | None) -> dict | None:
     """A row at the assignment's points; with what a human decided, which stands without a row, too."""
     if row is None and override is None:
         return None
     row = row or {"exercise": exercise, "status": "not graded", "message": "", "diagnosis": "", "line": ""}
-    row = {"notes": [], "served": [], "calls": [], "mistake": "", "shape": "", **row, "of": of}
-    row["points"] = of if row["status"] == "passed" else 0
+    row = {"notes": [], "served": [], "calls": [], "mistake": "", "shape": "", **row, "of": points}
+    row["points"] = points if row["status"] == "passed" else 0
     if override:
         comment = f": {override.comment}" if override.comment else "."
-        said = f"By decision of whoever grades, this is worth {override.points:g} of {of:g} points{comment}"
+        said = (
+            f"By decision of whoever grades, this is worth {override.points:g} of {points:g} points{comment}"
+        )
         row |= {"points": override.points, "notes": [*row["notes"], said], "decided": True}
     return row
 

@@ -458,9 +458,9 @@ def _reference(
 # ---------------------------------------------------------------- rows
 
 
-def ended(ex: Exercise, how: str, limits: Limits) -> Row:
+def ended(ex: Exercise, ending: str, limits: Limits) -> Row:
     """The row of a check that came to no result."""
-    status, message = ENDINGS.get(how, ENDINGS["tampered"])
+    status, message = ENDINGS.get(ending, ENDINGS["tampered"])
     said = {"seconds": limits.seconds, "memory": megabytes(limits.memory), "processes": limits.processes}
     return Row(ex.id, status, message=message.format(**said), code=status)
 
