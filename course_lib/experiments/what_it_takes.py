@@ -362,7 +362,8 @@ RUNS = [  # data, method, weight, share of labels in the loss
     *(("ellipses", method, weight, 0.0) for method, weight in METHODS.items()),
     *(("ellipses", "beta-TCVAE", METHODS["beta-TCVAE"], share) for share in SHARES),
 ]
-KEPT = ("scenes", "Ada-GVAE", METHODS["Ada-GVAE"] / FEWER)  # its first seed is the checkpoint
+KEPT = ("scenes", "Ada-GVAE", METHODS["Ada-GVAE"] / FEWER)  # the checkpoint
+KEPT_SEED = 1  # the one with the median DCI
 
 
 def compare_long(
@@ -370,7 +371,8 @@ def compare_long(
 ) -> None:
     """Train all RUNS with three seeds and write a row of scores for each into `pairs.csv` in `folder`.
 
-    A run that is in the table with as many steps is done. The first of KEPT is kept as `ada_gvae` in the folder `weights`.
+    A run that is in the table with as many steps is done. The run KEPT, with its median seed, is kept as
+    `ada_gvae` in the folder `weights`.
     """
     table = folder / "pairs.csv"
     data = {name: SmallImages(name, device) for name in ("scenes", "ellipses")}
@@ -390,7 +392,7 @@ def compare_long(
             key["CPU seconds"] = round(time.process_time() - start)
             row = key | _measure(vae, data[name], seed)
             write_comparison(table, [*rows, row])
-            if (name, method, weight, seed) == (*KEPT, 0):
+            if (name, method, weight, seed) == (*KEPT, KEPT_SEED):
                 checkpoints.save(weights, "ada_gvae", vae, _card(row, device))
 
 
@@ -415,7 +417,7 @@ def _card(row: dict, device: torch.device | str) -> dict:
             "latents": 10,
             "batch": "64 pairs",
             "Adam lr": 2e-3,
-            "seed": 0,
+            "seed": KEPT_SEED,
         },
         "steps": row["steps"],
         "seconds": row["CPU seconds"],
