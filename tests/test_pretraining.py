@@ -12,6 +12,7 @@ from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import pretraining
 from course_lib.experiments.elbo import forward
+from course_lib.experiments.what_it_takes import KEPT
 from course_lib.files import data_folder
 from course_lib.models import VAE
 
@@ -66,7 +67,7 @@ def test_the_folder_holds_the_recipes_and_is_small():
     folder = data_folder() / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{kind}"
-        for name in (*checkpoints.VAES, "ufdn", "ada_gvae")
+        for name in (*checkpoints.VAES, "ufdn", *KEPT)
         for kind in ("safetensors", "json")
     }
     assert all(path.stat().st_size < 1.6e6 for path in folder.iterdir())
