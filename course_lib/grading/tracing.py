@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import gc
 import inspect
+import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -130,8 +131,11 @@ def without_compiler() -> None:
 
     Modes, optimisers, checkpoints and some operations are wrapped by torch so that their first call imports torch._dynamo,
     which then wraps them again; what it would give is kept as an attribute, and set here. Only an optimiser's step still
-    imports it.
+    imports it; torch 2.6 then imports torch.distributed's remote modules too, which writes a file, and nothing here may.
     """
+    remote = ModuleType("torch.distributed.nn.api.remote_module")
+    remote.RemoteModule = None
+    sys.modules.setdefault(remote.__name__, remote)
     wrapper = torch._disable_dynamo(lambda: None).__code__
     for function in gc.get_objects():
         if type(function) is FunctionType and function.__code__ is wrapper:
