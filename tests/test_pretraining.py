@@ -66,9 +66,7 @@ def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
 def test_the_folder_holds_the_recipes_and_is_small():
     folder = data_folder() / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {
-        f"{name}.{kind}"
-        for name in (*checkpoints.VAES, "ufdn", *KEPT)
-        for kind in ("safetensors", "json")
+        f"{name}.{kind}" for name in (*checkpoints.VAES, "ufdn", *KEPT) for kind in ("safetensors", "json")
     }
     assert all(path.stat().st_size < 1.6e6 for path in folder.iterdir())
 
