@@ -183,7 +183,7 @@ def train_ivae(
 
 
 SMALL = {  # complete grids of images of 16×16 pixels, small enough to be drawn once and kept
-    "ellipses": (Sprites, {"shape": 1, "orientation": 0}),  # those of lesson 04: scale, x, y
+    "ellipses": (Sprites, {"shape": 1, "orientation": 0}),  # scale, x, y
     # Half of the circle of hues: no single latent can follow all of it without a jump.
     "scenes": (
         Shapes3D,
