@@ -214,6 +214,7 @@ def test_mistakes_fail_on_fresh_inputs_with_their_sentence(ex, name, answer_fold
     assert row.mistake == next(m.name for m in mistakes if m.sentence == named[name].sentence), row
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize("cell", read_cells("right_answers"), ids=lambda cell: cell.id)
 def test_what_passes_in_the_notebook_passes_in_the_grader(cell, answer_folder):
     """All of these pass in the notebook: test_right_answers.py."""

@@ -37,6 +37,7 @@ TRAIN = {  # what trains for more than a moment, as notebooks call it
         for name in [
             "train",
             "train_classifier",
+            "train_reader",
             "train_decision",
             "train_critic",
             "train_subspaces",

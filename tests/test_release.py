@@ -200,6 +200,7 @@ except NotImplementedError as error: print(error)
 """
 
 
+@pytest.mark.slow
 def test_later_lessons_run_on_revealed_solutions(editions, tmp_path):
     said = in_edition(tmp_path / "two", editions("01,02")[0], LOSS)
     assert "[1.5, 1.5]" in said and "beta_vae.beta_vae_loss" in said
@@ -207,6 +208,7 @@ def test_later_lessons_run_on_revealed_solutions(editions, tmp_path):
     assert "loss 14.09" in said  # 16 log 2 + 2 · 1.5
 
 
+@pytest.mark.slow
 def test_a_students_own_answer_comes_before_a_revealed_one(editions, tmp_path):
     save = """
     from pathlib import Path

@@ -219,6 +219,33 @@ def digit_probe(model: UFDN, domains: list[Labelled], tests: list[Labelled], see
     return [accuracy(probe, encode(model, x), y) for x, y in tests]
 
 
+def train_reader(domain: Labelled, seed: int = 0, steps: int = 600, label: str = "reader") -> nn.Sequential:
+    """A convolutional classifier of one domain's digits, images (B, 3, 16, 16) to logits, in eval mode: it judges translations."""
+    x, y = domain
+    generator = torch.Generator(x.device).manual_seed(seed)
+    with seeded(seed):
+        reader = nn.Sequential(
+            *_normalised(nn.Conv2d(3, 24, 3, 1, 1), nn.BatchNorm2d(24)),
+            *_normalised(nn.Conv2d(24, 48, 4, 2, 1), nn.BatchNorm2d(48)),
+            *_normalised(nn.Conv2d(48, 96, 4, 2, 1), nn.BatchNorm2d(96)),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(96 * 16, CLASSES),
+        ).to(x.device)
+    optimiser = torch.optim.Adam(reader.parameters(), lr=2e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min(1.0, 2 * (1 - i / steps) + 0.02))
+
+    def step(i: int) -> dict[str, Tensor]:
+        rows = torch.randint(len(x), (64,), generator=generator, device=generator.device)
+        loss = F.cross_entropy(reader(x[rows]), y[rows])
+        descend(optimiser, loss)
+        schedule.step()
+        return {"loss": loss}
+
+    fit(step, steps, label=label)
+    return reader.eval()
+
+
 def target_accuracies(trained: Trained, tests: list[Labelled]) -> list[float]:
     """The accuracy on each domain's test images of the classifier on z that came out of the training."""
     return [accuracy(trained.classifier, encode(trained.model, x), y) for x, y in tests]
