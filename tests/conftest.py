@@ -18,6 +18,7 @@ from course_lib.exercise.kernels import HAS_TRITON
 COSTLY = {"graded", "editions"}  # fixtures of a module: what uses one of them stays on one worker
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     skip = pytest.mark.skip(reason="needs a CUDA device")
     no_triton = pytest.mark.skip(reason="needs Triton, which comes with PyTorch on Linux")

@@ -105,6 +105,7 @@ TRAININGS: dict[str, Callable] = {
     "05 a_distance": lambda: adda.a_distance(pair().x.flatten(1), 1 - pair().x.flatten(1), steps=2),
     "06 train": lambda: ufdn.train(domains(), 0, steps=2, width=4),
     "06 fit_classifier": lambda: fit_classifier(*labelled(30, 3, 16, 16), 10, steps=2),
+    "06 train_reader": lambda: ufdn.train_reader(labelled(30, 3, 16, 16), steps=2),
     "06 train_image_critic": lambda: ufdn.train_image_critic(
         domains()[0][0], domains()[1][0].flip(0), 1.0, steps=2
     ),

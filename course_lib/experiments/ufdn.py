@@ -229,7 +229,6 @@ def train_reader(domain: Labelled, seed: int = 0, steps: int = 600, label: str =
             *_normalised(nn.Conv2d(24, 48, 4, 2, 1), nn.BatchNorm2d(48)),
             *_normalised(nn.Conv2d(48, 96, 4, 2, 1), nn.BatchNorm2d(96)),
             nn.Flatten(),
-            nn.Dropout(0.3),
             nn.Linear(96 * 16, CLASSES),
         ).to(x.device)
     optimiser = torch.optim.Adam(reader.parameters(), lr=2e-3, fused=True)
