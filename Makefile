@@ -63,7 +63,7 @@ $(VENV)/installed-book: $(VENV)/bin/python pyproject.toml
 # have no wheels for later ones.
 $(OLDEST)/installed: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
-	sed -n 's/.*"\([a-z][a-z0-9-]*\)>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml > $(OLDEST)/bounds.txt
+	sed -n 's/.*"\([a-z][a-z0-9-]*\)>=\([0-9.]*\)[",].*/\1==\2/p' pyproject.toml > $(OLDEST)/bounds.txt
 	$(OLDEST)/bin/python -m pip install --quiet --editable '.[test]' --constraint $(OLDEST)/bounds.txt
 	touch $@
 
