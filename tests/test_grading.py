@@ -203,6 +203,7 @@ def test_solutions_pass_on_fresh_inputs(ex, answer_folder):
         assert row.passed and row.points == ex.points, row
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(("ex", "name"), MISTAKES, ids=lambda x: getattr(x, "id", x))
 def test_mistakes_fail_on_fresh_inputs_with_their_sentence(ex, name, answer_folder):
     answers.save_answer(ex, answer_cell(ex, name))

@@ -15,6 +15,7 @@ EQUIVALENT = listed("equivalent_mutants.toml")  # compute the same, with the rea
 SURVIVING = listed("surviving_mutants.toml")  # are wrong and pass: this list must shrink
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize("ex", EXERCISES, ids=lambda ex: ex.id)
 def test_every_mutant_is_rejected_or_equivalent(ex, on_solutions):
     assert inspect_answer(ex).passed, "the solution itself is rejected"
