@@ -13,7 +13,8 @@ lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.ipynb
 
 # One worker on each core; the tests of a group share what is costly to make, and so a worker.
-PYTEST := $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup
+SPREAD := --numprocesses auto --dist loadgroup
+PYTEST := $(VENV)/bin/python -m pytest $(SPREAD)
 
 lint: $(VENV)/installed-test
 	@[ -d tests ] || { echo "This edition has no tests. $(VENV)/bin/course check checks your answers."; exit 1; }
@@ -30,7 +31,7 @@ gpu: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -m gpu
 
 oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadgroup
+	$(OLDEST)/bin/python -m pytest $(SPREAD)
 
 notebooks: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/notebooks.py --write

@@ -231,11 +231,7 @@ def draw_pairs(
     return first, torch.where(changed, (first + shift) % sizes, first)
 
 
-METHODS = {
-    "beta-VAE": 4.0,
-    "beta-TCVAE": 6.0,
-    "Ada-GVAE": 1.0,
-}  # and the weight of each, unless another is given
+METHODS = {"beta-VAE": 4.0, "beta-TCVAE": 6.0, "Ada-GVAE": 1.0}  # and the usual weight of each
 LABEL_WEIGHT = 20.0
 
 
