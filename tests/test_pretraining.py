@@ -14,6 +14,7 @@ from course_lib.experiments import pretraining
 from course_lib.experiments.elbo import forward
 from course_lib.experiments.what_it_takes import KEPT
 from course_lib.files import data_folder
+from course_lib.lessons import elbo
 from course_lib.models import VAE
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
@@ -219,6 +220,25 @@ def test_measure_of_a_model_that_encodes_nothing(monkeypatch):
     assert found["total correlation (nats)"] == pytest.approx(0, abs=1e-3)
     assert found["mutual information (nats)"] == pytest.approx(0, abs=1e-3)
     assert (found["MIG"], found["FactorVAE score"], found["active latents"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("method", ["beta-TCVAE", "FactorVAE"])
+def test_each_pixel_counts_as_often_as_the_recipe_says(method):
+    """The likelihood alone is multiplied; the network that is trained is the one that is kept."""
+    recipe = pretraining.Recipe(method, 6.0, times=4, batch=4, width=8, layers=2)
+    training = pretraining.Training(recipe)
+    generator = torch.Generator().manual_seed(0)
+    x, logits, mean, log_var, _ = forward(training.players.vae, training.draw(4, generator), generator)
+    assert x.shape == logits.shape == (4, 4, 32, 32) and mean.shape == (4, pretraining.LATENTS)
+    once = elbo.bernoulli_log_likelihood(x[:, :1], logits[:, :1])
+    torch.testing.assert_close(elbo.bernoulli_log_likelihood(x, logits), 4 * once)
+    torch.testing.assert_close((mean, log_var), training.vae.encode(x[:, :1]))
+
+    before = {name: value.clone() for name, value in training.vae.state_dict().items()}
+    assert before.keys() == training.players.vae.state_dict().keys()
+    training.step(0)
+    after = training.vae.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
 # ------------------------------------------------------------------ the sweep
