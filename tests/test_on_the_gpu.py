@@ -312,6 +312,7 @@ def test_the_benchmark_is_rehearsed_without_a_gpu(monkeypatch, capsys):
     wanted = {
         "sprites, 64×64 (images/s)",
         "VAE, eager (steps/s)",
+        "VAE, bf16 autocast, channels last (steps/s)",
         "FactorVAE, eager (steps/s)",
         "kernel, B = N = 16 (ms)",
     }
