@@ -1,14 +1,17 @@
-"""Accuracy on the target of each method, per pair of domains: `python benchmarks/adaptation.py [source:target …]`.
+"""Accuracy on the target of each method of lesson 05, from data/sweeps/adaptation.csv: `python benchmarks/adaptation.py [--write]`.
 
-The methods of lesson 05 with its settings, from source only to the ceiling, medians of 3 seeds, and the seconds of one
-run of each (ADDA's with its pre-training); after them the seconds that each domain takes to load. Nothing is chosen by target labels.
+Medians and ranges over seeds, beside published numbers, and the trials of settings; after them the seconds that each domain takes
+to load. --write first trains the runs that the table lacks, a row each: about an hour of one core; interrupted, it goes on.
 
 `python benchmarks/adaptation.py ufdn`: the checkpoint of lesson 06 with three seeds, and its source-only model; about 8 minutes.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import signal
 import sys
 import time
 from statistics import median
@@ -16,26 +19,93 @@ from statistics import median
 os.environ["COURSE_ANSWERS"] = "solutions"
 os.environ["TQDM_DISABLE"] = "1"
 
+from course_lib import checkpoints
 from course_lib.datasets.digits import digits
 from course_lib.experiments import adda, ufdn
+from course_lib.files import data_folder, replace
 from course_lib.training import keep_freed_memory, pick_device
 
-PAIRS = ("mnist:optdigits", "optdigits:mnist", "mnist:mnist_m", "synth:mnist")
 DOMAINS = ("mnist", "optdigits", "mnist_m", "synth")
-SEEDS = 3
+TABLE = data_folder() / "sweeps/adaptation.csv"
+STREET_METHODS = ("source only", "AdaBN", "ADDA")
+SEEDS = 3  # of lesson 06, and of the street numbers
+# Accuracies that Tzeng et al. (2017) report for full MNIST → USPS and SVHN → MNIST: other data, networks and steps than here.
+PUBLISHED = {"source only": (0.752, 0.601), "reversal": (0.771, 0.739), "ADDA": (0.894, 0.760)}
 
 
-def report(pair: adda.Pair) -> None:
-    scores, seconds = {m: [] for m in adda.METHODS}, {}
-    for seed in range(SEEDS):
+def runs() -> list[tuple]:
+    """Pair, method, seed and setting of every run, what tells most first; what is trained as one run stands side by side."""
+    runs = [(adda.PAIRS[0], m, adda.TRIAL_SEED, x) for m, tried in adda.SETTINGS.items() for x in tried]
+    for seed in adda.SEEDS:
+        runs += [(pair, m, seed, None) for pair in adda.PAIRS for m in adda.METHODS]
+        if seed < SEEDS:
+            runs += [(pair, m, seed, None) for pair in adda.STREET for m in STREET_METHODS]
+    return runs
+
+
+def write() -> None:
+    """Train what the table lacks, in the order of `runs`, and add a row for each."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the run here, not the training alone
+    loaded, steps = {}, adda.PRETRAINING + adda.GAME
+    for domains, method, seed, setting in runs():
+        rows = adda.read_comparison(TABLE)
+        name = " → ".join(domains)
+        if setting is None:
+            setting = adda.choose(rows).get(method)
+        key = {"pair": name, "method": method, "setting": setting, "seed": seed, "steps": steps}
+        if any(all(row[k] == v for k, v in key.items() if v is not None) for row in rows):
+            continue
+        if name not in loaded:
+            loaded = {name: adda.load_pair(*domains, device=pick_device())}
+        start = time.process_time()
+        together = ("source only", "AdaBN") if method == "source only" else (method,)  # one network
+        found = adda.compare(loaded[name], seed, together, {**adda.CHOSEN, method: setting})
+        end = {
+            "CPU seconds": round(time.process_time() - start),
+            "machine": checkpoints.machine(pick_device()),
+        }
+        for trained, numbers in found.items():
+            rows.append(key | {"method": trained} | {k: round(v, 4) for k, v in numbers.items()} | end)
+        write_rows(rows)
+
+
+def write_rows(rows: list[dict]) -> None:
+    """Write the rows in the order of pairs, methods and seeds, the trials first; an empty field where a number is missing."""
+    names = [" → ".join(domains) for domains in (*adda.PAIRS, *adda.STREET)]
+
+    def place(row: dict) -> tuple:
+        reported = row["seed"] != adda.TRIAL_SEED
+        return reported, names.index(row["pair"]), adda.METHODS.index(row["method"]), row["seed"]
+
+    def field(value: object) -> object:
+        if value is None or value != value:
+            return ""
+        return f"{value:g}" if isinstance(value, float) else value
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: field(value) for name, value in row.items()} for row in sorted(rows, key=place))
+    replace(TABLE, text.getvalue())
+
+
+def report() -> None:
+    rows = adda.read_comparison(TABLE)
+    print("trials, seed 100: the setting with the most information is used in all runs below")
+    for r in (r for r in rows if r["seed"] == adda.TRIAL_SEED):
+        print(
+            f"  {r['method']:<16}{r['setting']:>10g}{r['information']:>8.2f} nats{r['target accuracy']:>10.3f}"
+        )
+    print("accuracy on the target: median, range, seeds")
+    for pair in (" → ".join(domains) for domains in (*adda.PAIRS, *adda.STREET)):
         for method in adda.METHODS:
-            start = time.perf_counter()
-            scores[method].append(adda.compare(pair, seed, (method,))[method])
-            seconds[method] = time.perf_counter() - start
-    print(
-        f"{pair.name:<20}" + "".join(f"{median(scores[m]):8.3f} ({seconds[m]:4.1f} s)" for m in adda.METHODS),
-        flush=True,
-    )
+            found = adda.accuracies(rows, pair, method)
+            if found:
+                middle = median(found)
+                print(
+                    f"  {pair:<22}{method:<16}{middle:8.3f}  {min(found):.3f}–{max(found):.3f}{len(found):>4}"
+                )
+    print("published, MNIST → USPS and SVHN → MNIST:", PUBLISHED, "\n")
 
 
 def report_ufdn() -> None:
@@ -71,9 +141,9 @@ def main() -> None:
     keep_freed_memory()
     if sys.argv[1:] == ["ufdn"]:
         return report_ufdn()
-    print(f"{'':<20}" + "".join(f"{m:>17}" for m in adda.METHODS))
-    for name in sys.argv[1:] or PAIRS:
-        report(adda.load_pair(*name.split(":"), device=pick_device()))
+    if sys.argv[1:] == ["--write"]:
+        write()
+    report()
     loading()
 
 

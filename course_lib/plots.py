@@ -30,6 +30,7 @@ PALETTE = {  # the same colour for the same method in every lesson
     "critic": COLOURS[1],
     "MMD": COLOURS[2],
     "source only": COLOURS[7],
+    "AdaBN": COLOURS[9],
     "CORAL": COLOURS[2],
     "reversal": COLOURS[4],
     "ADDA": COLOURS[1],

@@ -241,11 +241,34 @@ def test_the_a_distance_of_two_gaussians_is_known_in_closed_form():
         assert solved.proxy_a_distance(source, target).item() == pytest.approx(want, abs=0.01)
 
 
-def test_the_measured_a_distance_is_0_for_one_domain_and_2_for_two_that_do_not_overlap():
-    features = torch.randn(600, experiments.FEATURES, generator=generator())
-    other = torch.randn(400, experiments.FEATURES, generator=generator(1))
-    assert experiments.a_distance(features, other, steps=60) < 0.4
-    assert experiments.a_distance(features, other + 3, steps=60) > 1.9
+def test_the_measured_a_distance_of_gaussians_is_the_best_linear_classifiers():
+    """One domain 0, two without overlap 2; between them 2 erf(m / √2), where the means are 2m apart in one of 8 features."""
+    features, other = (
+        torch.randn(8000, 8, generator=generator()),
+        torch.randn(5000, 8, generator=generator(1)),
+    )
+    assert experiments.a_distance(features, other) < 0.1
+    assert experiments.a_distance(features, other + 3) > 1.9
+    for m in (0.3, 0.8):
+        shifted = other + torch.tensor([2 * m, *7 * [0.0]])
+        want = 2 * math.erf(m / math.sqrt(2))
+        assert experiments.a_distance(features, shifted) == pytest.approx(want, abs=0.07)
+        assert experiments.a_distance(features[:800], shifted) == pytest.approx(
+            want, abs=0.15
+        )  # unequal sizes
+
+
+def test_information_is_that_of_the_table_of_images_and_digits():
+    """Sure and even over k digits: log k; the same prediction for all: 0; in between, counted as a joint table."""
+    keep = nn.Identity()
+    for k in (1, 2, 10):
+        sure = 50 * F.one_hot(torch.arange(40) % k, 10).float()
+        assert experiments.information(keep, keep, sure).item() == pytest.approx(math.log(k), abs=1e-5)
+    logits = randn(30, 10)
+    joint = logits.softmax(1) / 30  # p(image, digit)
+    product = joint.sum(0) * joint.sum(1, keepdim=True)
+    want = (joint * (joint / product).log()).sum()
+    assert experiments.information(keep, keep, logits).item() == pytest.approx(want.item(), rel=1e-5)
 
 
 # ------------------------------------------------------------------ what is built on them
@@ -259,6 +282,42 @@ def pair():
 def test_a_pair_is_what_its_domains_give(pair):
     assert pair.name == "mnist → optdigits" and pair.x.shape == (256, 3, 32, 32)
     assert len(pair.target_x) == len(pair.target_y) == 1297 and len(pair.test_x) == len(pair.test_y) == 500
+    assert len(pair.source_test_x) == len(pair.source_test_y) == 2000
+
+
+def test_no_digit_is_in_both_domains_of_a_pair():
+    """mnist_m is |background − digit|: of mnist's own digit, and of no other, its pixels outside the ink say the background."""
+    same = experiments.load_pair("mnist", "mnist", n=100)
+    assert (torch.cdist(same.x.flatten(1), same.target_x.flatten(1)).min() > 1).item()
+    blended = experiments.load_pair("mnist", "mnist_m", n=100)
+    assert torch.equal(blended.target_y, same.target_y) and torch.equal(blended.y, same.y)
+    with pytest.raises(ValueError, match="n: expected 1 to 5000, half of the bundled mnist, got 5001"):
+        experiments.load_pair("mnist", "mnist_m", n=5001)
+
+
+def test_synth_alone_is_synth_without_neighbours():
+    both = (
+        experiments.load_pair("synth", "mnist", n=200),
+        experiments.load_pair("synth alone", "mnist", n=200),
+    )
+    assert torch.equal(both[0].y, both[1].y) and torch.equal(both[0].target_x, both[1].target_x)
+    equal = (both[0].x == both[1].x).flatten(1).all(1).float().mean()
+    assert (
+        0.25 <= equal < 0.5
+    )  # a quarter is drawn without neighbours, and some neighbours lie outside the frame
+
+
+def test_the_range_of_pixels_does_not_matter(pair):
+    encoder = experiments.take_statistics(experiments.make_encoder(), pair.x)
+    assert torch.allclose(encoder(pair.x[:9]), encoder(255 * pair.x[:9]), atol=1e-2)
+
+
+def test_statistics_are_those_of_the_images_that_are_given(pair):
+    encoder = experiments.take_statistics(experiments.make_encoder(), pair.x)
+    features = experiments.encode(experiments.take_statistics(encoder, pair.target_x), pair.target_x)
+    assert not any(m.training for m in encoder.modules())
+    assert features.mean(0).abs().max() < 1e-3 and (features.std(0) - 1).abs().max() < 1e-2
+    assert experiments.encode(encoder, pair.x).mean(0).abs().max() > 0.05
 
 
 def test_no_method_of_adaptation_can_see_a_target_label(pair, monkeypatch):
@@ -268,7 +327,7 @@ def test_no_method_of_adaptation_can_see_a_target_label(pair, monkeypatch):
         changed = experiments.Pair(**{**vars(pair), "target_y": labels, "test_y": labels[:500]})
         encoder, _, _ = experiments.pretrain(changed.x, changed.y, 0, steps=2)
         encoder, _ = experiments.adapt(encoder, changed.x, changed.target_x, 0, steps=2)
-        joint, _ = experiments.train_jointly("CORAL", changed.x, changed.y, changed.target_x, 0, steps=2)
+        joint, _ = experiments.train_jointly("CORAL", changed, 0, steps=2)
         adapted.append(torch.cat([p.flatten() for p in (*encoder.parameters(), *joint.parameters())]))
     assert torch.equal(*adapted)
 
@@ -289,20 +348,63 @@ def test_adaptation_leaves_the_source_encoder_and_running_statistics(pair):
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert set(history) == {"critic loss", "encoder loss"} and len(history["critic loss"]) == 3
     for (name, p), q in zip(encoder.named_parameters(), target.parameters(), strict=True):
-        if not name.startswith(("0.bias", "3.bias", "6.bias")):
-            assert not torch.equal(p, q), name
-    assert torch.equal(encoder[1].running_mean, target[1].running_mean)
+        assert not torch.equal(p, q), name
+    fresh = experiments.take_statistics(copy.deepcopy(encoder), pair.target_x)
+    assert torch.equal(
+        fresh[2].running_mean, target[2].running_mean
+    )  # the target's, and not moved by the game
+    assert not torch.equal(encoder[2].running_mean, target[2].running_mean)
 
 
 @pytest.mark.parametrize("method", ["CORAL", "reversal"])
 def test_joint_training_learns_the_source(pair, method):
-    encoder, classifier = experiments.train_jointly(method, pair.x, pair.y, pair.target_x, 0, steps=60)
-    assert experiments.accuracy(encoder, classifier, pair.x, pair.y) > 0.7
+    encoder, classifier = experiments.train_jointly(method, pair, 0, steps=60)
+    assert (
+        experiments.accuracy(experiments.take_statistics(encoder, pair.x), classifier, pair.x, pair.y) > 0.7
+    )
 
 
 def test_an_unknown_method_is_named(pair):
     with pytest.raises(ValueError, match="method: expected one of CORAL, reversal, got 'MMD'"):
-        experiments.train_jointly("MMD", pair.x, pair.y, pair.target_x, 0)
+        experiments.train_jointly("MMD", pair, 0)
+
+
+def test_every_method_has_the_same_number_of_updates_of_an_encoder(pair, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        experiments, "fit", lambda step, steps, label: taken.append((label.split(",")[0], steps)) or {}
+    )
+    found = experiments.compare(pair, 0, steps=(2, 3))
+    assert list(found) == list(experiments.METHODS)
+    assert taken == [
+        ("pre-training", 5),
+        ("CORAL", 5),
+        ("reversal", 5),
+        ("pre-training", 2),
+        ("ADDA", 3),
+        ("pre-training", 5),
+    ]
+    assert found["AdaBN"]["source accuracy"] == found["source only"]["source accuracy"]
+
+
+def test_the_settings_in_use_are_those_that_the_trials_choose_and_no_target_label_has_a_say():
+    rows = experiments.read_comparison()
+    assert experiments.choose(rows) == experiments.CHOSEN
+    blind = [row | {"target accuracy": 0.0} for row in rows]
+    assert experiments.choose(blind) == experiments.CHOSEN
+    for row in rows:
+        if row["seed"] != experiments.TRIAL_SEED and row["method"] in experiments.CHOSEN:
+            assert row["setting"] == experiments.CHOSEN[row["method"]]
+        assert row["steps"] == experiments.PRETRAINING + experiments.GAME
+
+
+def test_the_table_has_every_run_that_the_lesson_shows():
+    rows = experiments.read_comparison()
+    for domains in experiments.PAIRS:
+        for method in experiments.METHODS:
+            assert len(experiments.accuracies(rows, " → ".join(domains), method)) >= 3
+    trials = [(r["method"], r["setting"]) for r in rows if r["seed"] == experiments.TRIAL_SEED]
+    assert trials == [(m, x) for m, tried in experiments.SETTINGS.items() for x in tried]
 
 
 def test_a_skewed_target_has_the_kept_digits_only(pair):

@@ -54,7 +54,7 @@ def factor_vae_players():
 
 def pair() -> adda.Pair:
     x, y = labelled(60, 3, 32, 32)
-    return adda.Pair("here", "there", x, y, x, y, x, y)
+    return adda.Pair("here", "there", x, y, x, y, x, y, x, y)
 
 
 def domains() -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -97,12 +97,9 @@ TRAININGS: dict[str, Callable] = {
     "05 pretrain": lambda: adda.pretrain(pair().x, pair().y, 0, steps=2),
     "05 adapt": adapt,
     **{
-        f"05 train_jointly, {method}": lambda m=method: adda.train_jointly(
-            m, pair().x, pair().y, pair().target_x, 0, steps=2
-        )
+        f"05 train_jointly, {method}": lambda m=method: adda.train_jointly(m, pair(), 0, steps=2)
         for method in adda.ALIGNMENTS
     },
-    "05 a_distance": lambda: adda.a_distance(pair().x.flatten(1), 1 - pair().x.flatten(1), steps=2),
     "06 train": lambda: ufdn.train(domains(), 0, steps=2, width=4),
     "06 fit_classifier": lambda: fit_classifier(*labelled(30, 3, 16, 16), 10, steps=2),
     "06 train_reader": lambda: ufdn.train_reader(labelled(30, 3, 16, 16), steps=2),

@@ -92,22 +92,26 @@ def _resample(field: Tensor, height: int, fine: int) -> Tensor:
     return F.grid_sample(field[None, None], grid, padding_mode="border", align_corners=True)[0]
 
 
-def street_numbers(n: int, generator: torch.Generator, size: int = 32) -> tuple[Tensor, Tensor]:
+def street_numbers(
+    n: int, generator: torch.Generator, size: int = 32, neighbours: bool = True
+) -> tuple[Tensor, Tensor]:
     """n images (n, 3, size, size) in [0, 1] and the labels (n,) of their middle digits, on the CPU generator's draws.
 
     One to three digits in one font: the middle one is the label, and there may be one to its left, to its right, or
-    both, as in SVHN. Random place, height, rotation, blur, stroke around the digits, and colours.
+    both, as in SVHN; without neighbours the same images, but for these. Random place, height, rotation, blur, stroke
+    around the digits, and colours.
     """
-    parts = [_draw_numbers(min(CHUNK, n - i), generator, size) for i in range(0, n, CHUNK)]
+    parts = [_draw_numbers(min(CHUNK, n - i), generator, size, neighbours) for i in range(0, n, CHUNK)]
     images, labels = zip(*parts, strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
-def _draw_numbers(n: int, generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
+def _draw_numbers(n: int, generator: torch.Generator, size: int, neighbours: bool) -> tuple[Tensor, Tensor]:
     fields, widths = glyphs()
     digits = torch.randint(10, (n, 3), generator=generator)  # left, middle, right
     glyph = 10 * torch.randint(len(FONTS), (n, 1), generator=generator) + digits
     present = torch.rand(n, 3, generator=generator) < torch.tensor([0.5, 2.0, 0.5])
+    present &= torch.tensor([neighbours, True, neighbours])
     height = uniform(generator, 0.5, 0.85, n) * size  # pixels
     u, v = _text_coordinates(n, height, generator, size)  # (n, S, S) each, in digit heights
 
