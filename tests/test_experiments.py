@@ -100,6 +100,7 @@ TRAININGS: dict[str, Callable] = {
         f"05 train_jointly, {method}": lambda m=method: adda.train_jointly(m, pair(), 0, steps=2)
         for method in adda.ALIGNMENTS
     },
+    "05 a_distance": lambda: adda.a_distance(pair().x.flatten(1), 1 - pair().x.flatten(1), steps=2),
     "06 train": lambda: ufdn.train(domains(), 0, steps=2, width=4),
     "06 fit_classifier": lambda: fit_classifier(*labelled(30, 3, 16, 16), 10, steps=2),
     "06 train_reader": lambda: ufdn.train_reader(labelled(30, 3, 16, 16), steps=2),
