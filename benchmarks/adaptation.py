@@ -37,7 +37,8 @@ def runs() -> list[tuple]:
     """Pair, method, seed and setting of every run, what tells most first; what is trained as one run stands side by side."""
     runs = [(adda.PAIRS[0], m, adda.TRIAL_SEED, x) for m, tried in adda.SETTINGS.items() for x in tried]
     for seed in adda.SEEDS:
-        runs += [(pair, m, seed, None) for pair in adda.PAIRS for m in adda.METHODS]
+        for pair in adda.PAIRS:
+            runs += [(pair, m, seed, None) for m in adda.METHODS]
         if seed < SEEDS:
             runs += [(pair, m, seed, None) for pair in adda.STREET for m in STREET_METHODS]
     return runs

@@ -375,7 +375,10 @@ def test_every_method_has_the_same_number_of_updates_of_an_encoder(pair, monkeyp
     monkeypatch.setattr(
         experiments, "fit", lambda step, steps, label: taken.append((label.split(",")[0], steps)) or {}
     )
-    found = experiments.compare(pair, 0, steps=(2, 3))
+    few = {
+        name: value[:40] if isinstance(value, torch.Tensor) else value for name, value in vars(pair).items()
+    }
+    found = experiments.compare(experiments.Pair(**few), 0, steps=(2, 3))
     assert list(found) == list(experiments.METHODS)
     assert taken == [
         ("pre-training", 5),
