@@ -50,6 +50,9 @@ def pretrain(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Train the comparison of lesson 09 instead.")
     ] = False,
+    correlated: Annotated[
+        bool, typer.Option("--correlated", help="Train the comparison of lesson 07 instead.")
+    ] = False,
     steps: Annotated[int, typer.Option(help="Training steps of each model; 0 stands for the recipe's.")] = 0,
     state: Annotated[Path, typer.Option(help="Where unfinished training is kept.")] = Path("pretraining"),
     out: Annotated[
@@ -62,7 +65,7 @@ def pretrain(
     """
     from course_lib import checkpoints
     from course_lib.exercise.key import solutions_only
-    from course_lib.experiments import pretraining, what_it_takes
+    from course_lib.experiments import correlated_factors, pretraining, what_it_takes
     from course_lib.training import pick_device
 
     usual = [*pretraining.RECIPES, "ufdn"]
@@ -71,6 +74,15 @@ def pretrain(
         with solutions_only():
             what_it_takes.compare_long(*folders, steps or what_it_takes.LONG_STEPS, pick_device())
         typer.echo(f"{folders[0] / 'pairs.csv'} is written.")
+        return
+    if correlated:
+        folder = out or data_folder() / "sweeps"
+        with solutions_only():
+            correlated_factors.compare_positions(
+                folder, steps or correlated_factors.POSITION_STEPS, pick_device()
+            )
+            correlated_factors.compare_long(folder, steps or correlated_factors.LONG_STEPS, pick_device())
+        typer.echo(f"{folder / 'positions.csv'} and {folder / 'correlated.csv'} are written.")
         return
     known = [*usual, *pretraining.SCENES]
     if unknown := set(names or ()) - set(known):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog, minimize
+from typer.testing import CliRunner
 
+from course_lib.cli import app
 from course_lib.experiments import correlated_factors as experiments
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons.mutual_information import gaussian_total_correlation
@@ -271,12 +273,68 @@ def test_images_have_the_attributes_that_were_asked_for():
     draw = experiments.two_digits("test", threshold=1.0)  # no clouds
     a = torch.randint(2, (50, 2), generator=generator())
     images, other = draw(a, generator(1)), draw(torch.stack([a[:, 0], 1 - a[:, 1]], dim=1), generator(1))
-    assert images.shape == (50, 1, 16, 32)
-    assert torch.equal(images[..., :16], other[..., :16])
-    assert (images[..., 16:] != other[..., 16:]).flatten(1).any(1).all()
-    domains = experiments.digit_and_domain("test")(torch.tensor([[0, 0], [0, 1]]).repeat(50, 1), generator())
-    assert domains.shape == (100, 3, 16, 16)
+    assert images.shape == (50, 1, 32, 64)
+    assert torch.equal(images[..., :32], other[..., :32])
+    assert (images[..., 32:] != other[..., 32:]).flatten(1).any(1).all()
+    a = torch.tensor([[0, 0], [0, 1]]).repeat(50, 1)
+    domains = experiments.digit_and_domain("test", threshold=1.0)(a, generator())
+    assert domains.shape == (100, 3, 32, 32)
     assert (domains[0::2, :, 0, 0] == 0).all() and (domains[1::2, :, 0, 0] > 0).float().mean() > 0.9
+
+
+def test_settings_are_chosen_on_digits_that_are_not_trained_on():
+    images = {split: experiments._digits("mnist", split, 1, "cpu")[0] for split in ("train", "valid", "test")}
+    seen = {split: {x.numpy().tobytes() for x in part} for split, part in images.items()}
+    assert not seen["train"] & seen["valid"] and not (seen["train"] | seen["valid"]) & seen["test"]
+    assert len(images["train"]) == pytest.approx(4 * len(images["valid"]), rel=0.1)
+
+
+def test_group_dro_is_its_formula_step_by_step():
+    losses = torch.tensor([1.0, 3.0, 0.5, 2.0], requires_grad=True)
+    group = torch.tensor([0, 0, 1, 3])  # nobody of group 2
+    dro, q = experiments.GroupDRO(4, rate=0.7), np.full(4, 0.25)
+    for _ in range(3):
+        mean = np.array([2.0, 0.5, 0.0, 2.0])
+        q = q * np.exp(0.7 * mean)
+        q /= q.sum()
+        assert dro(losses, group).item() == pytest.approx(float(q @ mean), rel=1e-5)
+    dro(losses, group).backward()
+    assert losses.grad.tolist() == pytest.approx((dro.weights[group] / torch.tensor([2, 2, 1, 1])).tolist())
+
+
+def losses_seen(method, monkeypatch, correlation=0.9):
+    """The loss of a first step, and the attributes that it was drawn with."""
+    seen = []
+
+    def draw(a, generator):
+        seen.append(a)
+        return torch.rand(len(a), 1, 8, 8, generator=generator)
+
+    _, history = experiments.train_heads(method, draw, correlation, seed=1, steps=1, batch=512)
+    return history["heads"].item(), seen[-1]
+
+
+def test_reweighting_makes_all_groups_count_alike(monkeypatch):
+    """With logits of 0 for a_1 and fixed ones for a_2 the loss is a known number of each group, reweighted by hand."""
+    logits = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    monkeypatch.setattr(
+        experiments.TwoHeads,
+        "logits",
+        lambda self, codes: logits.expand(len(codes[0]), 2, 2) + 0 * self.heads[0](codes[0])[:, None],
+    )
+    for method, share in (("Base", [1, 1, 1, 1]), ("reweighting", [0.475, 0.025, 0.025, 0.475])):
+        found, a = losses_seen(method, monkeypatch)
+        group, of_a2 = 2 * a[:, 0] + a[:, 1], -logits[1].log_softmax(0)
+        each = math.log(2) + of_a2[a[:, 1]]
+        weight = 1 if method == "Base" else 1 / (4 * torch.tensor(share)[group])
+        assert found == pytest.approx((weight * each).mean().item(), rel=1e-5)
+
+
+def test_the_balanced_oracle_sees_no_correlation(monkeypatch):
+    _, a = losses_seen("balanced", monkeypatch)
+    _, base = losses_seen("Base", monkeypatch)
+    assert (a[:, 0] == a[:, 1]).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert (base[:, 0] == base[:, 1]).float().mean().item() == pytest.approx(0.95, abs=0.05)
 
 
 def test_group_accuracy_is_that_of_each_group():
@@ -303,28 +361,166 @@ def test_group_accuracy_is_that_of_each_group():
 
 
 class Known(torch.nn.Module):
-    """A VAE whose latents are (x, y) of an ellipse's centre of mass, turned by 45° where that is asked for."""
+    """A VAE of ellipses whose latents are mixtures of their standardised centres: z = (x, y) M, for a matrix M."""
 
-    def __init__(self, turned: bool):
+    def __init__(self, mixture: list[list[float]], sigma: float):
         super().__init__()
-        c = 0.5**0.5
-        self.turn = torch.nn.Parameter(torch.tensor([[c, c], [c, -c]]) if turned else torch.eye(2))
+        self.mixture = torch.nn.Parameter(torch.tensor(mixture))
+        sprites = experiments.Ellipses()
+        joint = lesson.correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma))
+        centres = experiments._centres(
+            sprites.images(lesson.sample_correlated(joint, 8000, generator())).float()
+        )
+        self.mean, self.spread = centres.mean(0), centres.std(0)
 
     def encode(self, images):
-        grid = torch.linspace(-1, 1, 32)
-        mass = images.sum((1, 2, 3))
-        x, y = (images.sum(axis) @ grid / mass for axis in ((1, 2), (1, 3)))
-        z = torch.stack([x / x.std(), y / y.std()], dim=1) @ self.turn
+        z = (experiments._centres(images) - self.mean) / self.spread @ self.mixture
         return z, torch.zeros_like(z)
 
+    def decode(self, z):
+        """A bright pixel's worth of light, spread over four pixels so that its centre is where z says."""
+        place = z @ torch.linalg.inv(self.mixture) * self.spread + self.mean
+        pixel = torch.arange(32.0)
+        x, y = ((1 - (pixel - p[:, None]).abs()).clamp(min=0) for p in place.unbind(1))
+        return torch.logit((y[:, :, None] * x[:, None, :])[:, None])
 
-def test_mixing_of_codes_that_are_known():
-    """Independent positions: a code is x and y or their sum and difference, as it was built."""
-    correlation, nats = experiments.mixing(Known(turned=False), 10.0)
-    assert torch.allclose(correlation[:, :2], torch.eye(2), atol=0.06)
-    turned, _ = experiments.mixing(Known(turned=True), 10.0)
-    assert torch.allclose(turned[:, 2:], torch.eye(2), atol=0.06)
-    assert correlation.shape == (2, 4) and torch.allclose(nats, torch.tensor(0.5), atol=0.05)
+
+@pytest.mark.parametrize("sigma", [10.0, 0.2])
+@pytest.mark.parametrize(
+    "mixture",
+    [[[1.0, 0.0], [0.0, 1.0]], [[0.7, 0.7], [0.7, -0.7]], [[1.0, -0.8], [0.0, 1.0]]],
+    ids=["x and y", "sum and difference", "x, and y less x"],
+)
+def test_directions_of_codes_that_are_known_mixtures(mixture, sigma):
+    """Correlations could not tell these apart at sigma 0.2, where x and y go together; the regression can."""
+    vae = Known(mixture, sigma)
+    found = experiments.directions(vae, sigma)
+    wanted = torch.tensor(mixture)
+    columns = wanted.T / (wanted.T.norm(dim=1, keepdim=True))
+    reads = found.reads / found.reads.norm(dim=1, keepdim=True)
+    assert torch.allclose((reads * columns).sum(1).abs(), torch.ones(2), atol=0.003)  # the cosine
+    rows = torch.linalg.inv(wanted)
+    assert torch.allclose(found.moves.abs(), rows.abs(), atol=0.05)
+    assert torch.allclose((found.moves * rows).sum(1).abs(), rows.square().sum(1), atol=0.1)
+    assert found.fit.min() > 0.97  # pictures are of whole pixels
+
+
+def test_a_latent_that_is_x_alone_goes_with_y_and_reads_nothing_of_it():
+    vae = Known([[1.0, 0.0], [0.0, 1.0]], 0.1)
+    sprites = experiments.Ellipses()
+    joint = lesson.correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(0.1))
+    factors = lesson.sample_correlated(joint, 4000, generator())
+    mean, _ = vae.encode(sprites.images(factors))
+    assert torch.corrcoef(torch.stack([mean[:, 0], factors[:, 1].float()]))[0, 1] > 0.9
+    found = experiments.directions(vae, 0.1)
+    assert abs(found.reads[0, 1]) < 0.02 and found.reads[0, 0] > 0.97
+
+
+def test_a_latent_of_noise_is_not_fitted():
+    class Noise(Known):
+        def encode(self, images):
+            z = torch.randn(len(images), 2, generator=generator())
+            return z, torch.zeros_like(z)
+
+    found = experiments.directions(Noise([[1.0, 0.0], [0.0, 1.0]], 10.0), 10.0)
+    assert found.fit.max() < 0.01 and found.reads.abs().max() < 0.1
+    assert torch.allclose(found.nats, torch.tensor(0.5), atol=0.05)
+
+
+def test_linear_directions_are_those_of_the_principal_axes():
+    """Independent: x and y. Correlated: uncorrelated codes of variance 1 that move (x, y) so that its covariance is theirs."""
+    for wide in (True, False):
+        sigma = 10.0 if wide else 0.2
+        found = experiments.linear_directions(sigma)
+        joint = lesson.correlated_joint((32, 8), (0, 1), torch.tensor(sigma)).double().numpy()
+        x, y = np.meshgrid(np.arange(32.0), np.arange(8.0), indexing="ij")
+        x, y = (
+            (v - (joint * v).sum()) / np.sqrt((joint * (v - (joint * v).sum()) ** 2).sum()) for v in (x, y)
+        )
+        rho = (joint * x * y).sum()
+        reads, moves = found.reads.double().numpy(), found.moves.double().numpy()
+        correlation = np.array([[1, rho], [rho, 1]])
+        assert reads @ correlation @ reads.T == pytest.approx(np.eye(2), abs=1e-4)
+        assert moves.T @ moves == pytest.approx(correlation, abs=1e-4)
+        if wide:
+            assert np.abs(reads) == pytest.approx(np.eye(2), abs=0.01)
+        else:
+            assert abs(reads[0, 1]) < 0.5 < reads[0, 0]
+
+
+def test_degrees():
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, -1.0], [0.0, 2.0], [1.0, 1.0], [-3.0, 3.0]])
+    assert experiments.degrees(rows).tolist() == pytest.approx([0, 0, 90, 90, 45, -45], abs=1e-4)
+
+
+# ------------------------------------------------------------------ the long comparison
+
+
+def _pixels(a):
+    """A picture of 8×8 whose halves are the attributes."""
+    return a.float().repeat_interleave(4, 1)[:, None, None, :].expand(-1, 1, 8, 8)
+
+
+def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "TRAINED", ("Base", "CMI"))
+    monkeypatch.setattr(experiments, "TASKS", {"domain": lambda split, device: lambda a, g: _pixels(a)})
+    monkeypatch.setattr(experiments, "IN_USE", 0.0)
+    monkeypatch.setattr(experiments, "SEED_SETS", (range(1), range(1, 2)))
+    arguments = ["pretrain", "--correlated", "--steps", "2", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    rows = experiments.read_table(tmp_path / "correlated.csv")
+    assert [(r["method"], r["seed"]) for r in rows] == [("Base", 0), ("Base", 1), ("CMI", 0), ("CMI", 1)]
+    places = experiments.read_table(tmp_path / "positions.csv")
+    assert {(r["sigma"], r["seed"]) for r in places} == {(10.0, 0), (0.2, 0)}
+    texts = [(tmp_path / name).read_text() for name in ("correlated.csv", "positions.csv")]
+    for name in ("train_heads", "train_positions"):
+        monkeypatch.setattr(experiments, name, None)  # nothing is left to train
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert [(tmp_path / name).read_text() for name in ("correlated.csv", "positions.csv")] == texts
+
+
+def test_the_recorded_comparison_has_the_same_seeds_for_all():
+    rows = experiments.comparison()
+    found = {(r["task"], r["method"], r["seed"]) for r in rows}
+    seeds = {r["seed"] for r in rows}
+    assert found == {(*run, seed) for run in experiments.RUNS for seed in seeds} and len(seeds) >= 3
+    assert len(found) == len(rows) and {r["steps"] for r in rows} == {experiments.LONG_STEPS}
+    for row in rows:
+        assert all(0 <= row[name] <= 1 for name in experiments.TESTS + experiments.GROUPS)
+
+
+def test_the_recorded_positions_are_sorted_by_what_latents_carry():
+    rows = experiments.positions()
+    found = [(r["sigma"], r["seed"], r["latent"]) for r in rows]
+    assert len(set(found)) == len(found) and {r["steps"] for r in rows} == {experiments.POSITION_STEPS}
+    for sigma, seed in {place[:2] for place in found}:
+        run = [r for r in rows if (r["sigma"], r["seed"]) == (sigma, seed)]
+        carried = [r["nats"] for r in run]
+        assert carried == sorted(carried, reverse=True) and min(carried) >= experiments.IN_USE
+        assert [r["latent"] for r in run] == [*range(1, len(run) + 1)]
+
+
+def test_a_measurement_has_the_names_of_the_table():
+    class Knows(torch.nn.Module):
+        """Its first head always says 1, its second is right."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, generator):
+            return x, x
+
+        def logits(self, codes):
+            a = codes[0]
+            said = torch.stack([torch.ones_like(a[:, 0]), a[:, 1]], dim=1)
+            return torch.nn.functional.one_hot(said, 2).float()
+
+    found = experiments.measure(Knows(), lambda a, generator: a, 0.9)
+    assert [found[g] for g in experiments.GROUPS] == [0, 0, 1, 1]
+    assert all(found[t] == pytest.approx(0.75, abs=0.02) for t in experiments.TESTS[:3])
+    assert found["both right at c"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_short_training_repeats():

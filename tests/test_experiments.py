@@ -109,9 +109,9 @@ TRAININGS: dict[str, Callable] = {
     ),
     **{
         f"07 train_heads, {method}": lambda m=method: correlated_factors.train_heads(
-            m, lambda a, g: a[:, :, None, None].float().expand(-1, 2, 4, 4), 0.5, 0, steps=2, batch=16
+            m, lambda a, g: a[:, :, None, None].float().expand(-1, 2, 8, 8), 0.5, 0, steps=2, batch=16
         )
-        for method in correlated_factors.METHODS
+        for method in correlated_factors.TRAINED
     },
     "07 train_positions": lambda: correlated_factors.train_positions(0.2, 0, steps=2),
 }

@@ -50,6 +50,17 @@ def test_a_picture_carries_its_words_and_its_bytes():
     assert not plt.get_fignums()
 
 
+def test_lines_between_images_have_the_grey_asked_for():
+    for border in (0.0, 1.0):
+        figure = plots.image_grid(torch.full((2, 1, 4, 4), 0.25), columns=2, border=border)
+        drawn = torch.as_tensor(figure.axes[0].images[0].get_array())[..., 0]
+        plt.close(figure)
+        inside = torch.zeros(6, 12, dtype=torch.bool)
+        inside[1:5, 1:5] = inside[1:5, 7:11] = True
+        assert drawn.shape == inside.shape
+        assert (drawn[inside] == 0.25).all() and (drawn[~inside] == border).all()
+
+
 def test_a_process_started_by_a_notebook_draws_too():
     inherited = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     code = "from course_lib import plots; plots.use_style(); print(plots.COLOURS[0])"

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib import checkpoints
 from course_lib.datasets.digits import digits
 from course_lib.datasets.scenes import Pool, occlude, place, side_by_side, textures
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import kl_per_latent, train_vae
+from course_lib.files import data_folder, replace
 from course_lib.lessons import beta_vae
 from course_lib.lessons.correlated_factors import (
     conditional_critic_loss,
@@ -25,11 +33,21 @@ from course_lib.training import descend, fit, seeded
 # ------------------------------------------------------------------ pictures
 
 
-def ellipses(device: torch.device | str = "cpu") -> Sprites:
-    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 8 of y over a quarter of the height."""
-    return Sprites(
-        size=32, only={"shape": 1, "scale": 5, "orientation": 0, "y": range(12, 20)}, device=device
-    )
+class Ellipses:
+    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 8 of y over a quarter of the height.
+
+    All 256 are drawn once.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        only = {"shape": 1, "scale": 5, "orientation": 0, "y": range(12, 20)}
+        sprites = Sprites(size=32, only=only, device=device)
+        self.grid = sprites.grid
+        self.kept = torch.cat([x for x, _ in sprites.batches(256)])
+
+    def images(self, factors: Tensor) -> Tensor:
+        """Images (N, 1, 32, 32) of factors (N, 2), x and y."""
+        return self.kept[self.grid.index(factors)]
 
 
 # ------------------------------------------------------------------ the linear model
@@ -56,18 +74,21 @@ def binary_joint(correlation: float, device: torch.device | str = "cpu") -> Tens
 
 # ------------------------------------------------------------------ three tasks with two binary attributes
 
-SIZE = 16  # pixels along a side: the digits at a quarter of the bundled images' area, so that training takes seconds
 THREE_OR_EIGHT = (3, 8)  # digits that are easily confused where a cloud hides a part
 DOMAINS = ("mnist", "mnist_m")  # white on black, and blended with photographs
 Draw = Callable[[Tensor, torch.Generator], Tensor]  # attributes (n, 2) to images (n, C, H, W)
 
 
 def _digits(domain: str, split: str, channels: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """The threes and eights of a domain, 16×16, and their class, 0 or 1."""
-    images, labels = digits(domain, split, channels=channels)
+    """The threes and eights of a domain, 32×32, and their class, 0 or 1.
+
+    "train" has four fifths of the training digits, "valid" the others, by which settings are chosen; "test" is "test".
+    """
+    images, labels = digits(domain, "test" if split == "test" else "train", channels=channels)
     keep = (labels == THREE_OR_EIGHT[0]) | (labels == THREE_OR_EIGHT[1])
-    small = F.interpolate(images[keep], size=(SIZE, SIZE), mode="area")
-    return small.to(device), (labels[keep] == THREE_OR_EIGHT[1]).long().to(device)
+    fifth = torch.arange(len(labels)) % 5 == 0
+    keep &= {"train": ~fifth, "valid": fifth, "test": torch.ones_like(fifth)}[split]
+    return images[keep].to(device), (labels[keep] == THREE_OR_EIGHT[1]).long().to(device)
 
 
 def two_digits(split: str, device: torch.device | str = "cpu", threshold: float = 0.6) -> Draw:
@@ -81,13 +102,13 @@ def two_digits(split: str, device: torch.device | str = "cpu", threshold: float 
     return draw
 
 
-def digit_and_domain(split: str, device: torch.device | str = "cpu") -> Draw:
-    """One colour image of a digit, plain or blended with a photograph: the attributes are its class and its domain."""
+def digit_and_domain(split: str, device: torch.device | str = "cpu", threshold: float = 0.75) -> Draw:
+    """A digit behind clouds, plain or blended with a photograph: the attributes are its class and its domain."""
     sets = [_digits(domain, split, 3, device) for domain in DOMAINS]
     images = torch.cat([images for images, _ in sets])
     cells = torch.cat([2 * labels + domain for domain, (_, labels) in enumerate(sets)])
     pool = Pool(images, cells, classes=4)
-    return lambda a, generator: pool.draw(2 * a[:, 0] + a[:, 1], generator)
+    return lambda a, generator: occlude(pool.draw(2 * a[:, 0] + a[:, 1], generator), threshold, generator)
 
 
 def digit_on_texture(split: str, device: torch.device | str = "cpu") -> Draw:
@@ -95,7 +116,7 @@ def digit_on_texture(split: str, device: torch.device | str = "cpu") -> Draw:
     pool = Pool(*_digits("mnist", split, 1, device), classes=2)
 
     def draw(a: Tensor, generator: torch.Generator) -> Tensor:
-        background = textures(2 * a[:, 1], generator, SIZE)  # 0 stripes, 2 dots
+        background = textures(2 * a[:, 1], generator)  # 0 stripes, 2 dots
         u = torch.rand(len(a), 3, generator=generator, device=generator.device).to(a.device)
         return place(pool.draw(a[:, 0], generator), 0.5 + 0.5 * u, background)
 
@@ -108,15 +129,23 @@ HALF = 5  # latents in each subspace
 NOISE = 0.2  # of the channel noise, a standard deviation; that of the latents is 1
 
 
-class TwoHeads(nn.Module):
-    """An encoder x → (z1, z2), 5 latents each, and a linear head for attribute k on z_k.
+WIDTHS = (8, 16, 32)  # channels of the encoder's convolutions
 
-    As in lesson 01, latents are scaled to variance 1 and pass through a little noise.
+
+class TwoHeads(nn.Module):
+    """A convolutional encoder x → (z1, z2), 5 latents each, and a linear head for attribute k on z_k.
+
+    shape: that of an image, (C, H, W), H and W multiples of 8. As in lesson 01, latents are scaled to variance 1 and
+    pass through a little noise.
     """
 
-    def __init__(self, pixels: int):
+    def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Flatten(), mlp(pixels, 64, 2 * HALF))
+        channels, height, width = shape
+        layers: list[nn.Module] = []
+        for c_in, c_out in pairwise((channels, *WIDTHS)):
+            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers, nn.Flatten(), mlp(32 * height * width // 64, 64, 2 * HALF))
         self.scale = nn.BatchNorm1d(2 * HALF, affine=False)
         self.heads = nn.ModuleList(nn.Linear(HALF, 2) for _ in range(2))
 
@@ -149,7 +178,7 @@ class Critic:
     def __init__(self, method: str, generator: torch.Generator):
         self.method, self.generator = method, generator
         self.network = mlp(2 * HALF + (1 if method == "MI" else 4), 64, 64, 1).to(generator.device)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=6e-3, betas=(0.5, 0.99))
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=6e-3, betas=(0.5, 0.99), fused=True)
 
     def train(self, codes: tuple[Tensor, Tensor], a: Tensor, steps: int = 3) -> None:
         own, rest, group, groups = pairs(self.method, [z.detach() for z in codes], a)
@@ -165,6 +194,31 @@ class Critic:
         return conditional_critic_loss(self.network, shuffled, own, rest, group, groups)
 
 
+class GroupDRO:
+    """The loss of the group that fares worst, softly: Σ_g q_g loss_g, Sagawa et al. (2020), https://arxiv.org/abs/1911.08731.
+
+    Before each step q_g is multiplied by exp(rate · loss_g), and all are scaled to sum 1. loss_g is the mean over the
+    batch's members of group g, and 0 where there are none.
+    """
+
+    def __init__(self, groups: int, rate: float, device: torch.device | str = "cpu"):
+        self.rate, self.weights = rate, torch.full((groups,), 1 / groups, device=device)
+
+    def __call__(self, losses: Tensor, group: Tensor) -> Tensor:
+        """losses (B,) and groups (B,) int64 to the loss to descend, a scalar."""
+        count, total = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
+        count = count.index_add(0, group, torch.ones_like(losses))
+        loss = total.index_add(0, group, losses) / count.clamp(min=1)
+        weights = self.weights * (self.rate * loss.detach()).exp()
+        self.weights = weights / weights.sum()
+        return (self.weights * loss).sum()
+
+
+TRAINED = (*METHODS, "reweighting", "GroupDRO", "balanced")
+WEIGHTS = {"MI": 2.0, "CMI": 8.0}  # of the critic's penalty
+DRO_RATE = 0.01
+
+
 def train_heads(
     method: str,
     draw: Draw,
@@ -172,28 +226,40 @@ def train_heads(
     seed: int,
     steps: int = 400,
     batch: int = 128,
-    weight: float = 8.0,
+    weight: float | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[TwoHeads, dict[str, Tensor]]:
-    """Two heads on data of this correlation, their subspaces left alone ("Base") or made independent; the history.
+    """Two heads on data of this correlation, by one of TRAINED; the history of both losses.
+
+    "Base"         both heads' cross-entropies, averaged over the batch.
+    "MI", "CMI"    and, times `weight` (None: that of WEIGHTS), the penalty of a critic of the two subspaces.
+    "reweighting"  each example counts 1 / (4 p(a_1, a_2)): in the mean all groups alike.
+    "GroupDRO"     the `GroupDRO` of the four groups (a_1, a_2).
+    "balanced"     Base on data *without* the correlation: what the others would like to have.
 
     The critic learns six times as fast as the encoder and takes three steps to its one: an encoder that moves faster
     than its critic is judged by what its codes were some steps ago.
     """
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+    if method not in TRAINED:
+        raise ValueError(f"method: expected one of {TRAINED}, got {method!r}")
     generator = torch.Generator(device).manual_seed(seed)
-    joint = binary_joint(correlation, device)
-    pixels = draw(sample_correlated(joint, 1, generator), generator).numel()
+    joint = binary_joint(0.0 if method == "balanced" else correlation, device)
+    shape = draw(sample_correlated(joint, 1, generator), generator).shape[1:]
     with seeded(seed):
-        model = TwoHeads(pixels).to(device)
-        critic = None if method == "Base" else Critic(method, generator)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.99))
+        model = TwoHeads(shape).to(device)
+        critic = Critic(method, generator) if method in WEIGHTS else None
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3, betas=(0.5, 0.99), fused=True)
+    worst, share = GroupDRO(4, DRO_RATE, device), joint.flatten()
+    weight = WEIGHTS.get(method, 0.0) if weight is None else weight
 
     def step(i: int) -> dict[str, Tensor]:
         a = sample_correlated(joint, batch, generator)
+        group = 2 * a[:, 0] + a[:, 1]
         codes = model(draw(a, generator), generator)
-        heads = 2 * F.cross_entropy(model.logits(codes).flatten(0, 1), a.flatten())
+        losses = F.cross_entropy(model.logits(codes).mT, a, reduction="none").sum(1)  # (B,)
+        if method == "reweighting":
+            losses = losses / (4 * share[group])
+        heads = worst(losses, group) if method == "GroupDRO" else losses.mean()
         penalty = torch.zeros_like(heads)
         if critic is not None:
             critic.train(codes, a)
@@ -229,10 +295,10 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
 
 
 def train_positions(
-    sigma: float, seed: int, steps: int = 1500, beta: float = 2.5, device: torch.device | str = "cpu"
+    sigma: float, seed: int, steps: int = 1000, beta: float = 2.5, device: torch.device | str = "cpu"
 ) -> VAE:
     """A beta-VAE with four latents of ellipses whose x and y go together as `correlated_joint` says for sigma."""
-    sprites = ellipses(device)
+    sprites = Ellipses(device)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
     generator = torch.Generator(device).manual_seed(seed)
     with seeded(seed):
@@ -244,28 +310,201 @@ def train_positions(
     def loss(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=beta)
 
-    train_vae(vae, sample, steps, batch=64, generator=generator, loss=loss, label=f"beta-VAE, σ = {sigma:g}")
+    train_vae(
+        vae,
+        sample,
+        steps,
+        batch=32,
+        generator=generator,
+        loss=loss,
+        label=f"beta-VAE, σ = {sigma:g}",
+    )
     return vae.eval()
 
 
-@torch.no_grad()
-def mixing(vae: VAE, sigma: float, n: int = 4000) -> tuple[Tensor, Tensor]:
-    """What each latent goes with, on n images like those of its training.
+@dataclass(frozen=True)
+class Directions:
+    """Of each of D latents: what it reads (D, 2), what it moves (D, 2), R² (D,) of the regression, nats (D,), on the CPU.
 
-    |correlation| of every latent's mean with x, y, x + y, x − y (both positions scaled to variance 1), (D, 4), and how
-    much each latent carries, its KL to the prior in nats, (D,).
+    reads: μ_j, standardised, is nearest to reads_j · (x, y) in the least-squares sense.
+    moves: by how much (x, y) of the decoded picture change from z_j = −1 to 1, over 2, all other latents 0.
+    x and y are scaled to mean 0 and variance 1. The sign of a latent means nothing: the larger entry of a row is positive.
+    """
+
+    reads: Tensor
+    moves: Tensor
+    fit: Tensor
+    nats: Tensor
+
+
+@torch.no_grad()
+def directions(vae: VAE, sigma: float, n: int = 4000) -> Directions:
+    """The directions of the latents in the plane of x and y, on n images like those of the training.
+
+    A correlation of μ_j with x does not say that the latent reads x: where x and y go together, a latent that is y
+    alone has it, too. The regression on both holds the other one fixed.
     """
     device = next(vae.parameters()).device
-    sprites, generator = ellipses(device), torch.Generator(device).manual_seed(1)
+    sprites, generator = Ellipses(device), torch.Generator(device).manual_seed(1)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
     factors = sample_correlated(joint, n, generator)
-    mean, log_var = vae.encode(sprites.images(factors))
-    x, y = _standardised(factors.float()).unbind(1)
-    directions = _standardised(torch.stack([x, y, x + y, x - y], dim=1))
-    correlation = _standardised(mean).T @ directions / n
-    return correlation.abs().cpu(), kl_per_latent(mean, log_var).cpu()
+    images = sprites.images(factors)
+    mean, log_var = vae.encode(images)
+    xy, target = _standardised(factors.float()), _standardised(mean)
+    reads = torch.linalg.lstsq(xy, target).solution  # (2, D)
+    left = (target - xy @ reads).square().mean(0)  # the part of variance 1 that x and y do not explain
+    ends = torch.eye(mean.shape[1], device=device)
+    places = [_centres(vae.decode(z).sigmoid()) for z in (ends, -ends)]
+    moves = (places[0] - places[1]) / 2 / _centres(images).std(0, correction=0)
+    return Directions(
+        _upright(reads.mT).cpu(), _upright(moves).cpu(), (1 - left).cpu(), kl_per_latent(mean, log_var).cpu()
+    )
+
+
+def linear_directions(sigma: float) -> Directions:
+    """The same of the linear VAE, exactly: its two latents are the principal axes of (x, y), the larger variance first.
+
+    With axes V and variances λ the codes are λ_j^{-½} v_j · (x, y), and z_j moves (x, y) by λ_j^{½} v_j; nats are left out.
+    """
+    joint = correlated_joint((32, 8), (0, 1), torch.tensor(sigma)).flatten()
+    points = torch.cartesian_prod(torch.arange(32.0), torch.arange(8.0))
+    points = points - joint @ points
+    covariance = (points * joint[:, None]).T @ points
+    variances, axes = torch.linalg.eigh(covariance)
+    variances, axes, spread = variances.flip(0), axes.flip(1).T, covariance.diagonal().sqrt()
+    reads, moves = axes * spread / variances.sqrt()[:, None], axes * variances.sqrt()[:, None] / spread
+    return Directions(_upright(reads), _upright(moves), torch.ones(2), torch.full((2,), float("nan")))
+
+
+def degrees(rows: Tensor) -> Tensor:
+    """The angles (…) of directions (…, 2) from the x axis, in (−90, 90]: x has 0, y 90, x + y 45, x − y −45."""
+    angle = torch.rad2deg(torch.atan2(rows[..., 1], rows[..., 0]))
+    return 90 - (90 - angle) % 180
+
+
+def _centres(images: Tensor) -> Tensor:
+    """The centres of mass (N, 2) of images (N, 1, S, S), in pixels: to the right and downwards."""
+    pixel = torch.arange(images.shape[-1], device=images.device).float()
+    mass = images.sum((1, 2, 3)).clamp(min=1e-6)
+    return torch.stack([images.sum((1, 2)) @ pixel, images.sum((1, 3)) @ pixel], dim=1) / mass[:, None]
+
+
+def _upright(rows: Tensor) -> Tensor:
+    """Rows (D, 2) with their signs turned so that the entry of larger size is positive."""
+    larger = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    return rows * torch.where(larger < 0, -1.0, 1.0)
 
 
 def _standardised(values: Tensor) -> Tensor:
     """Every column with mean 0 and variance 1."""
     return (values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-6)
+
+
+# ------------------------------------------------------------------ the long comparison (`course pretrain --correlated`)
+
+TASKS = {"two digits": two_digits, "domain": digit_and_domain, "texture": digit_on_texture}
+RUNS = [(task, method) for task in TASKS for method in TRAINED]
+SEED_SETS = (range(5), range(5, 10), range(10, 15))  # the reported one, and two others to see what varies
+CORRELATION = 0.9
+TESTS = ("at c", "at 0", "at -c", "both right at c")
+GROUPS = ("group 00", "group 01", "group 10", "group 11")
+LONG_STEPS = 400
+
+
+def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu") -> None:
+    """Train all RUNS at CORRELATION, a set of seeds after the other, and write a row of each into `correlated.csv` in `folder`.
+
+    A run that is in the table with as many steps is done.
+    """
+    table, c = folder / "correlated.csv", CORRELATION
+    draws = {name: [task(split, device) for split in ("train", "test")] for name, task in TASKS.items()}
+    runs = [(t, m, seed) for seeds in SEED_SETS for seed in seeds for m in TRAINED for t in TASKS]
+    for task, method, seed in runs:
+        rows = read_table(table)
+        key = {"task": task, "method": method, "seed": seed, "steps": steps}
+        if any(all(row[k] == v for k, v in key.items()) for row in rows):
+            continue
+        start = time.process_time()
+        model, history = train_heads(method, draws[task][0], c, seed, steps, device=device)
+        if len(history["heads"]) < steps:
+            raise KeyboardInterrupt  # a run that was cut short has no row
+        key["CPU seconds"] = round(time.process_time() - start)
+        key["machine"] = checkpoints.machine(device)
+        rows.append(key | measure(model, draws[task][1], c))
+        write_table(table, sorted(rows, key=lambda r: (RUNS.index((r["task"], r["method"])), r["seed"])))
+
+
+def measure(model: TwoHeads, draw: Draw, c: float, n: int = 4000) -> dict[str, float]:
+    """Accuracies on n fresh images each: TESTS, means of both heads, and GROUPS, the first head's by (a_1, a_2)."""
+    right = [correct(model, draw, t, n)[0].float() for t in (c, 0.0, -c)]
+    values = [*(r.mean() for r in right), right[0].prod(1).mean(), *group_accuracy(model, draw, n).flatten()]
+    return {name: round(value.item(), 4) for name, value in zip(TESTS + GROUPS, values, strict=True)}
+
+
+SIGMAS, POSITION_STEPS = (10.0, 0.2), 1000
+IN_USE = 0.1  # nats that a latent carries at least
+
+
+def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.device | str = "cpu") -> None:
+    """Train a beta-VAE of positions for each of SIGMAS and five seeds; `positions.csv` in `folder` has a row a latent in use.
+
+    Latents are numbered by what they carry, the most first. A training that is in the table with as many steps is done.
+    """
+    table = folder / "positions.csv"
+    for sigma, seed in ((sigma, seed) for seed in SEED_SETS[0] for sigma in SIGMAS):
+        rows = read_table(table)
+        key = {"sigma": sigma, "seed": seed, "steps": steps}
+        if any(all(row[k] == v for k, v in key.items()) for row in rows):
+            continue
+        start = time.process_time()
+        vae = train_positions(sigma, seed, steps, device=device)
+        key["CPU seconds"] = round(time.process_time() - start)
+        found = directions(vae, sigma)
+        numbers = {
+            "nats": found.nats,
+            "fit": found.fit,
+            **{
+                f"{what} {axis}": value[:, k]
+                for what, value in (("reads", found.reads), ("moves", found.moves))
+                for k, axis in enumerate("xy")
+            },
+        }
+        for rank, j in enumerate(in_use(found), 1):
+            rows.append(key | {"latent": rank} | {name: round(v[j].item(), 3) for name, v in numbers.items()})
+        write_table(table, sorted(rows, key=lambda r: (SIGMAS.index(r["sigma"]), r["seed"], r["latent"])))
+
+
+def in_use(found: Directions) -> list[int]:
+    """The latents that carry IN_USE nats or more, the most first."""
+    return [j for j in found.nats.argsort(descending=True).tolist() if found.nats[j] >= IN_USE]
+
+
+def read_table(table: Path) -> list[dict]:
+    """The rows of a CSV file, numbers as numbers; an empty list where there is no file yet."""
+    if not table.exists():
+        return []
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {k: v if k in ("task", "method", "machine") else float(v) for k, v in row.items()} for row in rows
+    ]
+
+
+def write_table(table: Path, rows: list[dict]) -> None:
+    """Write the rows, each with the same columns, as a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    replace(table, text.getvalue())
+
+
+def comparison() -> list[dict]:
+    """The recorded rows of `compare_long`."""
+    return read_table(data_folder() / "sweeps/correlated.csv")
+
+
+def positions() -> list[dict]:
+    """The recorded rows of `compare_positions`."""
+    return read_table(data_folder() / "sweeps/positions.csv")
