@@ -3,13 +3,14 @@
 Medians and ranges over seeds, beside published numbers, and the trials of settings; after them the seconds that each domain takes
 to load. --write first trains the runs that the table lacks, a row each: about an hour of one core; interrupted, it goes on.
 
-`python benchmarks/adaptation.py ufdn`: the checkpoint of lesson 06 with three seeds, and its source-only model; about 8 minutes.
+`python benchmarks/adaptation.py ufdn`: lesson 06's comparison, which it writes to data/sweeps/ufdn.csv run by run.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from course_lib.training import keep_freed_memory, pick_device
 DOMAINS = ("mnist", "optdigits", "mnist_m", "synth")
 TABLE = data_folder() / "sweeps/adaptation.csv"
 STREET_METHODS = ("source only", "AdaBN", "ADDA")
-SEEDS = 3  # of lesson 06, and of the street numbers
+SEEDS = 3  # of the street numbers
 # Accuracies that Tzeng et al. (2017) report for full MNIST → USPS and SVHN → MNIST: other data, networks and steps than here.
 PUBLISHED = {"source only": (0.752, 0.601), "reversal": (0.771, 0.739), "ADDA": (0.894, 0.760)}
 
@@ -110,22 +111,16 @@ def report() -> None:
 
 
 def report_ufdn() -> None:
-    """Lesson 06's long training: the domain probe on z (chance 1/3), and the accuracy of the source's classifier."""
-    domains = ufdn.load_domains(n=ufdn.IMAGES, device=pick_device())
-    tests = ufdn.load_domains(split="test", n=2000, device=pick_device())
-    print(f"{'':<24}{'seconds':>10}{'probe':>12}" + "".join(f"{name:>12}" for name in ufdn.DOMAINS))
-    methods = (
-        ("source only", domains[:1], 0.0, ufdn.STEPS // 2),
-        ("UFDN", domains, ufdn.LONG_CONFUSION_WEIGHT, ufdn.STEPS),
-    )
-    for name, given, weight, steps in methods:
-        for seed in range(SEEDS):
-            start = time.perf_counter()
-            trained = ufdn.train(given, seed, steps, confusion_weight=weight, width=ufdn.WIDTH)
-            seconds = time.perf_counter() - start
-            found = [ufdn.domain_probe(trained.model, domains), *ufdn.target_accuracies(trained, tests)]
-            numbers = "".join(f"{x:12.3f}" for x in found)
-            print(f"{name + f', seed {seed}':<24}{seconds:10.0f}{numbers}", flush=True)
+    """Lesson 06's comparison, three seeds each: trains what is missing in data/sweeps/ufdn.csv, and prints medians."""
+    table = data_folder() / "sweeps/ufdn.csv"
+    ufdn.write_table(table, device=pick_device())
+    rows = ufdn.read_table(table)
+    names = [name for name in rows[0] if name not in ("domains", "method", "seed", "steps")]
+    print(f"{'medians of 3 seeds':<44}" + "".join(f"{name:>24}" for name in names))
+    for run in ufdn.RUNS:
+        same = [row for row in rows if (row["domains"], row["method"]) == run]
+        values = [median(row[name] for row in same) if name in same[0] else math.nan for name in names]
+        print(f"{', '.join(run):<44}" + "".join(f"{value:24.3f}" for value in values))
 
 
 def loading() -> None:

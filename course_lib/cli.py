@@ -95,7 +95,7 @@ def pretrain(
         elif vaes := [name for name in names if name != "ufdn"]:
             done = pretraining.pretrain(vaes, steps or pretraining.STEPS, state, folder, pick_device())
         if done and "ufdn" in names and not sweep:
-            done = pretraining.pretrain_ufdn(folder, steps or pretraining.ufdn.STEPS, pick_device())
+            done = pretraining.pretrain_ufdn(folder, steps or pretraining.ufdn.LONG.steps, pick_device())
     if not done:
         typer.echo("Interrupted. The same command goes on where it stopped; UFDN starts anew.", err=True)
         raise typer.Exit(1)

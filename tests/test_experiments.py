@@ -101,7 +101,8 @@ TRAININGS: dict[str, Callable] = {
         for method in adda.ALIGNMENTS
     },
     "05 a_distance": lambda: adda.a_distance(pair().x.flatten(1), 1 - pair().x.flatten(1), steps=2),
-    "06 train": lambda: ufdn.train(domains(), 0, steps=2, width=4),
+    "06 train": lambda: ufdn.train(domains(), 0, ufdn.Recipe(steps=2, width=4, keep=1.0, image=1.0)),
+    "06 train_supervised": lambda: ufdn.train_supervised(domains(), 0, ufdn.Recipe(steps=2, width=4)),
     "06 fit_classifier": lambda: fit_classifier(*labelled(30, 3, 16, 16), 10, steps=2),
     "06 train_reader": lambda: ufdn.train_reader(labelled(30, 3, 16, 16), steps=2),
     "06 train_image_critic": lambda: ufdn.train_image_critic(
@@ -199,7 +200,7 @@ SEVERAL_STAGES = {
     "01 probe_subspaces": probed_subspaces,
     "03 train, then evaluate": evaluated_vae,
     "05 compare": lambda: adda.compare(pair(), 0),
-    "06 generalise": lambda: ufdn.generalise(domains()[:2], domains()[2], 0, steps=1),
+    "06 compare": lambda: ufdn.compare(domains(), domains(), 0, ufdn.Recipe(steps=1, width=4)),
 }
 
 

@@ -47,7 +47,6 @@ TRAIN = {  # what trains for more than a moment, as notebooks call it
             "pretrain",
             "adapt",
             "compare",
-            "generalise",
             "train_image_critic",
             "train_heads",
             "train_positions",

@@ -12,7 +12,8 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import replace as replace_settings
 from pathlib import Path
 
 import torch
@@ -246,48 +247,66 @@ def pretrain(
     return True
 
 
-def pretrain_ufdn(folder: Path, steps: int = ufdn.STEPS, device: torch.device | str = "cpu") -> bool:
-    """Train the checkpoint of lesson 06 and write it, in half precision, with its card.
+def pretrain_ufdn(folder: Path, steps: int = ufdn.LONG.steps, device: torch.device | str = "cpu") -> bool:
+    """Train the checkpoint of lesson 06 and a reader of each domain's digits, and write them, in half precision, with a card.
 
     Returns False, and writes nothing, where the user interrupted.
     """
     domains = ufdn.load_domains(ufdn.DOMAINS, "train", ufdn.IMAGES, device)
-    tests = ufdn.load_domains(ufdn.DOMAINS, "test", 2000, device)
-    start = time.perf_counter()
-    trained = ufdn.train(
-        domains, ufdn.SEED, steps, confusion_weight=ufdn.LONG_CONFUSION_WEIGHT, width=ufdn.WIDTH
-    )
-    seconds = time.perf_counter() - start
+    names = zip(ufdn.DOMAINS, domains, strict=True)
+    readers = [ufdn.train_reader(domain, label=f"reader of {name}") for name, domain in names]
+    recipe = replace_settings(ufdn.LONG, steps=steps)
+    start = time.process_time()
+    trained = ufdn.train(domains, ufdn.SEED, recipe)
+    seconds = time.process_time() - start
     if len(trained.history.get("VAE loss", ())) < steps:
         return False
+    write_ufdn(folder, trained, readers, recipe, seconds, device)
+    return True
+
+
+def write_ufdn(
+    folder: Path,
+    trained: ufdn.Trained,
+    readers: list[torch.nn.Module],
+    recipe: ufdn.Recipe,
+    seconds: float,
+    device: torch.device | str = "cpu",
+) -> None:
+    """The checkpoint's weights and its card, which says what they are worth as they are kept."""
+    names, labelled = ufdn.DOMAINS, recipe.labelled
     card = {
         "method": "UFDN",
-        "data": f"{', '.join(ufdn.DOMAINS)}; up to {ufdn.IMAGES:,} images each of {ufdn.SIZE}×{ufdn.SIZE}, digits of the first only",
+        "data": f"{', '.join(names)}; up to {ufdn.IMAGES:,} images each of {ufdn.SIZE}×{ufdn.SIZE}, digits of the first {labelled}",
         "settings": {
             "latents": ufdn.LATENTS,
-            "width": ufdn.WIDTH,
             "batch": f"{ufdn.BATCH} of each domain",
             "Adam lr": ufdn.LR,
-            "KL weight": ufdn.KL_WEIGHT,
-            "confusion weight": ufdn.LONG_CONFUSION_WEIGHT,
-            "task weight": ufdn.TASK_WEIGHT,
             "seed": ufdn.SEED,
+            **{name: value for name, value in asdict(recipe).items() if name != "steps"},
         },
-        "steps": steps,
-        "seconds": round(seconds),
+        "steps": recipe.steps,
+        "CPU seconds": round(seconds),
         "machine": checkpoints.machine(device),
     }
-    checkpoints.save(folder, "ufdn", ufdn.networks_of(trained), card)
-    kept, _ = ufdn.load(device, folder)
+    checkpoints.save(folder, "ufdn", ufdn.networks_of(trained, readers), card)
+    kept, readers, _ = ufdn.load(device, folder)
+    domains = ufdn.load_domains(names, "train", ufdn.IMAGES, device)
+    tests = ufdn.load_domains(names, "test", 2000, device)
+    adapted = zip(names, ufdn.target_accuracies(kept, tests), strict=True)
+    read = zip(names, readers, tests, strict=True)
+    shares = ufdn.kept_digits(kept.model, tests, readers).tolist()
     card["metrics"] = {
         "domain probe on z (chance 0.333)": round(ufdn.domain_probe(kept.model, domains), 4),
+        **{f"accuracy on {name}": round(value, 4) for name, value in adapted},
+        **{f"reader on real {name}": round(ufdn.accuracy(reader, *test), 4) for name, reader, test in read},
         **{
-            f"accuracy on {name}": round(value, 4)
-            for name, value in zip(ufdn.DOMAINS, ufdn.target_accuracies(kept, tests), strict=True)
+            f"kept, {start} to {end}": round(value, 4)
+            for start, row in zip(names, shares, strict=True)
+            for end, value in zip(names, row, strict=True)
         },
     }
-    checkpoints.save(folder, "ufdn", ufdn.networks_of(kept), card)
-    return True
+    checkpoints.save(folder, "ufdn", ufdn.networks_of(kept, readers), card)
 
 
 # ------------------------------------------------------------------ the sweep

@@ -5,7 +5,10 @@ Images are 16×16, and z has 32 latents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import io
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,30 +18,35 @@ from torch import Tensor, nn
 from course_lib import checkpoints
 from course_lib.datasets.digits import digits
 from course_lib.exercise import needs
+from course_lib.files import data_folder
+from course_lib.files import replace as replace_file
 from course_lib.lessons import elbo
-from course_lib.lessons.ufdn import Players, attach_domain_code, gradient_penalty, ufdn_step
+from course_lib.lessons.ufdn import Players, attach_domain_code, gradient_penalty, translate, ufdn_step
 from course_lib.training import descend, fit, fit_classifier, seeded
 
 # ------------------------------------------------------------------ networks and data
 
 SIZE, LATENTS, HIDDEN = 16, 32, 128
-BATCH = 16  # of each domain
+BATCH = 32  # of each domain
 CLASSES = 10
-DOMAINS = ("mnist_m", "mnist", "optdigits")  # the first one is labelled: the source
-SEEN = ("mnist_m", "mnist", "synth")  # the domains that generalisation learns from
+DOMAINS = ("mnist", "mnist_m", "optdigits")
+LABELLED = 2  # so many of them, the first, come with their digits
+PAIR = ("mnist", "optdigits")  # the first one is labelled
+SEEN = ("mnist", "mnist_m", "synth")  # the domains that generalisation learns from
 UNSEEN = "optdigits"  # the domain that it is tested on
 
 
 class UFDN(nn.Module):
     """An encoder for all domains, and a decoder that is told the domain: images (B, 3, 16, 16), latents (B, 32).
 
-    The code is attached to the decoder's maps, not to z. What comes before is the same for all domains, so that a latent
-    means the same content in each; only the last two layers turn it into the look of a domain.
+    With code_at "maps" the code is attached to the maps of the decoder's last two layers: what comes before is the same for
+    all domains, so that a latent means the same content in each. With "z" it is attached to z, as in the authors' code.
     """
 
-    def __init__(self, domains: int = 3, width: int = 24):
+    def __init__(self, domains: int = 3, width: int = 24, code_at: str = "maps"):
         super().__init__()
-        self.domains = domains
+        self.at_z = code_at == "z"
+        channels = 0 if self.at_z else domains  # that the code adds to each map
         self.encoder = nn.Sequential(
             *_normalised(nn.Conv2d(3, width, 4, 2, 1), nn.BatchNorm2d(width)),
             *_normalised(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width)),
@@ -47,13 +55,13 @@ class UFDN(nn.Module):
             nn.Linear(HIDDEN, 2 * LATENTS),
         )
         self.content = nn.Sequential(
-            *_normalised(nn.Linear(LATENTS, HIDDEN), nn.BatchNorm1d(HIDDEN)),
+            *_normalised(nn.Linear(LATENTS + domains - channels, HIDDEN), nn.BatchNorm1d(HIDDEN)),
             *_normalised(nn.Linear(HIDDEN, 32 * width), nn.BatchNorm1d(32 * width)),
             nn.Unflatten(1, (2 * width, 4, 4)),
         )
-        layer = nn.ConvTranspose2d(2 * width + domains, width, 4, 2, 1)
+        layer = nn.ConvTranspose2d(2 * width + channels, width, 4, 2, 1)
         self.look = nn.Sequential(*_normalised(layer, nn.BatchNorm2d(width)))
-        self.last = nn.ConvTranspose2d(width + domains, 3, 4, 2, 1)
+        self.last = nn.ConvTranspose2d(width + channels, 3, 4, 2, 1)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, 3, 16, 16) to the mean and log variance of q(z|x), (B, 32) each."""
@@ -62,6 +70,8 @@ class UFDN(nn.Module):
 
     def decode(self, z: Tensor, code: Tensor) -> Tensor:
         """z (B, 32) and domain code (B, K) to images (B, 3, 16, 16) in [0, 1]."""
+        if self.at_z:
+            return self.last(self.look(self.content(attach_domain_code(z, code)))).sigmoid()
         maps = self.look(attach_domain_code(self.content(z), code))  # (B, width, 8, 8)
         return self.last(attach_domain_code(maps, code)).sigmoid()
 
@@ -76,11 +86,21 @@ def make_critic(domains: int, width: int = 128) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, domains))
 
 
-def make_image_critic(width: int = 16) -> nn.Sequential:
-    """Images (B, 3, 16, 16) to scores (B,), without batch norm: each score belongs to one image."""
-    layers = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-    layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten()]
-    return nn.Sequential(*layers, nn.Linear(32 * width, 1), nn.Flatten(0))
+class ImageCritic(nn.Module):
+    """Images (B, 3, 16, 16) to scores (B,), high for real ones, and by a second head to the logits of the domains (B, K).
+
+    Without batch norm: each score belongs to one image.
+    """
+
+    def __init__(self, domains: int, width: int = 16):
+        super().__init__()
+        layers = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten()]
+        self.body = nn.Sequential(*layers)
+        self.score, self.domain = nn.Linear(32 * width, 1), nn.Linear(32 * width, domains)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(self.body(x)).flatten()
 
 
 Labelled = tuple[Tensor, Tensor]  # images (N, 3, 16, 16) and digits (N,)
@@ -105,7 +125,33 @@ def load_domains(
 
 # ------------------------------------------------------------------ training
 
-LR, KL_WEIGHT, CONFUSION_WEIGHT, TASK_WEIGHT = 2e-3, 1.0, 60.0, 40.0
+LR, PENALTY_WEIGHT = 2e-3, 10.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one UFDN is trained: weights of its losses beside the squared error, which is summed over an image.
+
+    keep   of the cross-entropy of the digits of translated images that are encoded again. Only labelled images are
+           translated for it, so that no other domain's label is used.
+    image  of the image critic's score of translated images, and of the cross-entropy of its domain head. 0: no such critic.
+    target of the confusion: "uniform", or "inverted", 1 − v divided by its sum. The authors' code has 1 − v.
+    """
+
+    steps: int = 400
+    width: int = 24
+    labelled: int = LABELLED
+    kl: float = 2.0
+    confusion: float = 150.0  # 0: no game
+    task: float = 200.0
+    keep: float = 0.0
+    image: float = 0.0
+    target: str = "uniform"
+    code_at: str = "maps"
+    critic_lr: float = LR  # of the critic of domains
+
+
+LIVE = Recipe()
 
 
 @dataclass
@@ -118,47 +164,89 @@ class Trained:
     history: dict[str, Tensor]
 
 
-def train(
-    domains: list[Labelled],
-    seed: int,
-    steps: int = 750,
-    *,
-    confusion_weight: float = CONFUSION_WEIGHT,
-    labelled: int = 1,
-    width: int = 24,
-    label: str = "UFDN",
-) -> Trained:
-    """Train on all images, and on the digits of the first `labelled` domains only.
+def train(domains: list[Labelled], seed: int, recipe: Recipe, label: str = "UFDN") -> Trained:
+    """Train on the images of all domains, and on the digits of the first `recipe.labelled` of them.
 
-    With confusion_weight 0 there is no game.
-
-    The model's learning rate falls in the second half, so that the critic can catch up in the end.
+    The model's learning rate falls in the second half, so that the critics can catch up in the end.
     """
     device, k = domains[0][0].device, len(domains)
     with seeded(seed):
-        model, critic = UFDN(k, width).to(device), make_critic(k).to(device)
+        model, critic = UFDN(k, recipe.width, recipe.code_at).to(device), make_critic(k).to(device)
         classifier = nn.Linear(LATENTS, CLASSES).to(device)
+        image_critic = ImageCritic(k).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     code = torch.eye(k, device=device)[:, None].expand(-1, BATCH, -1).flatten(0, 1)  # (K · BATCH, K)
-    learn = {"lr": LR, "betas": (0.5, 0.99), "fused": True}
-    optimiser = torch.optim.Adam([*model.parameters(), *classifier.parameters()], **learn)
-    players = Players(model, critic, optimiser, torch.optim.Adam(critic.parameters(), **learn))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min(1.0, 2 * (1 - i / steps) + 0.05))
+    uniform = recipe.target == "uniform"
+    learn = {"betas": (0.5, 0.99), "fused": True}
+    optimiser = torch.optim.Adam([*model.parameters(), *classifier.parameters()], LR, **learn)
+    critic_optimiser = torch.optim.Adam(critic.parameters(), recipe.critic_lr, **learn)
+    players = Players(model, critic, optimiser, critic_optimiser)
+    image_optimiser = torch.optim.Adam(image_critic.parameters(), LR, betas=(0.5, 0.9), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: falling(i, recipe.steps))
+    known = recipe.labelled * BATCH
 
     def step(i: int) -> dict[str, Tensor]:
         x, y = draw(domains, generator)
         noise = torch.randn(len(x), LATENTS, generator=generator, device=device)
 
         def task_loss(z: Tensor) -> Tensor:
-            known = labelled * BATCH
-            return TASK_WEIGHT * F.cross_entropy(classifier(z[:known]), y[:known])
+            loss = recipe.task * F.cross_entropy(classifier(z[:known]), y[:known])
+            if not uniform:
+                inverted = (1 - code) / (k - 1)
+                loss = loss + recipe.confusion * F.cross_entropy(critic(z), inverted)
+            if recipe.keep or recipe.image:
+                loss = loss + translation_loss(z, x, y, i)
+            return loss
 
-        report = ufdn_step(players, x, code, noise, task_loss, KL_WEIGHT, confusion_weight)
+        weight = recipe.confusion if uniform else 0.0
+        report = ufdn_step(players, x, code, noise, task_loss, recipe.kl, weight)
         schedule.step()
         return report
 
-    history = fit(step, steps, label=f"{label}, seed {seed}")
+    def translation_loss(z: Tensor, x: Tensor, y: Tensor, i: int) -> Tensor:
+        """Each image in the domain `shift` places further: its digit is kept, and it looks like that domain's images."""
+        shift = 1 + i // 2 % (k - 1)
+        others = code.roll(-shift * BATCH, 0)
+        shown = model.decode(z, others)
+        loss = z.new_zeros(())
+        if recipe.keep:
+            mean, _ = model.encode(shown[:known])
+            loss = loss + recipe.keep * F.cross_entropy(classifier(mean), y[:known])
+        if recipe.image:
+            if i % 2 == 0:
+                real = x.roll(-shift * BATCH, 0)
+                update_image_critic(image_critic, image_optimiser, real, shown.detach(), others, generator)
+            features = image_critic.requires_grad_(False).body(shown)
+            look = (
+                F.cross_entropy(image_critic.domain(features), others) - image_critic.score(features).mean()
+            )
+            loss = loss + recipe.image * look
+        return loss
+
+    history = fit(step, recipe.steps, label=f"{label}, seed {seed}")
     return Trained(model.eval(), critic.eval(), classifier.eval(), history)
+
+
+def update_image_critic(
+    critic: ImageCritic,
+    optimiser: torch.optim.Optimizer,
+    real: Tensor,
+    fake: Tensor,
+    code: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """One step: real images (B, 3, 16, 16) of the domains `code` (B, K) score higher than `fake` ones, and are told apart."""
+    critic.requires_grad_(True)
+    mix = torch.rand(len(real), generator=generator, device=real.device)
+    features = critic.body(real)
+    gap = critic.score(features).mean() - critic(fake).mean()
+    penalty = PENALTY_WEIGHT * gradient_penalty(critic, real, fake, mix)
+    descend(optimiser, F.cross_entropy(critic.domain(features), code) - gap + penalty)
+
+
+def falling(i: int, steps: int) -> float:
+    """The factor of the learning rate: 1 in the first half, then along a line to nearly 0."""
+    return min(1.0, 2 * (1 - i / steps) + 0.05)
 
 
 def draw(domains: list[Labelled], generator: torch.Generator) -> Labelled:
@@ -219,18 +307,23 @@ def digit_probe(model: UFDN, domains: list[Labelled], tests: list[Labelled], see
     return [accuracy(probe, encode(model, x), y) for x, y in tests]
 
 
-def train_reader(domain: Labelled, seed: int = 0, steps: int = 600, label: str = "reader") -> nn.Sequential:
-    """A convolutional classifier of one domain's digits, images (B, 3, 16, 16) to logits, in eval mode: it judges translations."""
+def make_reader() -> nn.Sequential:
+    """Images (B, 3, 16, 16) to the logits of the digits, by convolutions."""
+    return nn.Sequential(
+        *_normalised(nn.Conv2d(3, 24, 3, 1, 1), nn.BatchNorm2d(24)),
+        *_normalised(nn.Conv2d(24, 48, 4, 2, 1), nn.BatchNorm2d(48)),
+        *_normalised(nn.Conv2d(48, 96, 4, 2, 1), nn.BatchNorm2d(96)),
+        nn.Flatten(),
+        nn.Linear(96 * 16, CLASSES),
+    )
+
+
+def train_reader(domain: Labelled, seed: int = 0, steps: int = 700, label: str = "reader") -> nn.Sequential:
+    """A classifier of one domain's digits, from its labels, in eval mode: it judges translations."""
     x, y = domain
     generator = torch.Generator(x.device).manual_seed(seed)
     with seeded(seed):
-        reader = nn.Sequential(
-            *_normalised(nn.Conv2d(3, 24, 3, 1, 1), nn.BatchNorm2d(24)),
-            *_normalised(nn.Conv2d(24, 48, 4, 2, 1), nn.BatchNorm2d(48)),
-            *_normalised(nn.Conv2d(48, 96, 4, 2, 1), nn.BatchNorm2d(96)),
-            nn.Flatten(),
-            nn.Linear(96 * 16, CLASSES),
-        ).to(x.device)
+        reader = make_reader().to(x.device)
     optimiser = torch.optim.Adam(reader.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min(1.0, 2 * (1 - i / steps) + 0.02))
 
@@ -253,20 +346,26 @@ def target_accuracies(trained: Trained, tests: list[Labelled]) -> list[float]:
 METHODS = ("source only", "no confusion", "UFDN")
 
 
-def compare(domains: list[Labelled], tests: list[Labelled], seed: int, steps: int = 750) -> dict[str, dict]:
+def train_method(method: str, domains: list[Labelled], seed: int, recipe: Recipe) -> Trained:
+    """One of METHODS: "source only" sees the labelled domains alone, "no confusion" all images, its critic is ignored."""
+    if method == "source only":
+        domains = domains[: recipe.labelled]
+    if method != "UFDN":
+        recipe = replace(recipe, confusion=0.0)
+    return train(domains, seed, recipe, label=method)
+
+
+def compare(
+    domains: list[Labelled], tests: list[Labelled], seed: int, recipe: Recipe = LIVE
+) -> dict[str, dict]:
     """Adaptation from one seed: what each method knows of the domain, and how well it reads each domain's digits.
 
-    "source only" sees nothing but the labelled source; "no confusion" has all images, and its critic is ignored.
-    For each: the domain probe, the accuracy of its classifier and of the digit probe on each test set, the history.
+    For each of METHODS: the domain probe, the accuracy of its classifier and of the digit probe on each test set, the history.
     """
-    runs = {
-        "source only": lambda: train(domains[:1], seed, steps, confusion_weight=0.0, label="source only"),
-        "no confusion": lambda: train(domains, seed, steps, confusion_weight=0.0, label="no confusion"),
-        "UFDN": lambda: train(domains, seed, steps),
-    }
+    needs(ufdn_step, attach_domain_code)
     found = {}
-    for method, run in runs.items():
-        trained = run()
+    for method in METHODS:
+        trained = train_method(method, domains, seed, recipe)
         found[method] = {
             "probe": domain_probe(trained.model, domains, seed),
             "accuracy": target_accuracies(trained, tests),
@@ -276,23 +375,37 @@ def compare(domains: list[Labelled], tests: list[Labelled], seed: int, steps: in
     return found
 
 
-def generalise(seen: list[Labelled], unseen: Labelled, seed: int, steps: int = 350) -> dict[str, float]:
-    """Accuracy on a domain of which nothing was seen, not even an image, with the labels of all the others.
+def train_supervised(domains: list[Labelled], seed: int, recipe: Recipe) -> Trained:
+    """UFDN's encoder and classifier on the cross-entropy of all domains' digits alone: no decoder, no noise, no game."""
+    device = domains[0][0].device
+    with seeded(seed):
+        model = UFDN(len(domains), recipe.width).to(device)
+        classifier = nn.Linear(LATENTS, CLASSES).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    parameters = [*model.encoder.parameters(), *classifier.parameters()]
+    optimiser = torch.optim.Adam(parameters, LR, betas=(0.5, 0.99), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: falling(i, recipe.steps))
 
-    Fresh classifiers on pixels, on z of a model without a critic (pooled features), on z of a UFDN; all trained alike.
-    """
-    needs(ufdn_step, attach_domain_code)
-    y = torch.cat([labels for _, labels in seen])
-    pixels = fit_classifier(
-        torch.cat([x for x, _ in seen]), y, CLASSES, seed=seed, label=f"classifier of pixels, seed {seed}"
-    )
-    found = {"pixels": accuracy(pixels, *unseen)}
-    for name, weight in (("pooled features", 0.0), ("invariant z", CONFUSION_WEIGHT)):
-        model = train(seen, seed, steps, confusion_weight=weight, labelled=len(seen), label=name).model
-        z = torch.cat([encode(model, x) for x, _ in seen])
-        classifier = fit_classifier(z, y, CLASSES, seed=seed, label=f"classifier of {name}, seed {seed}")
-        found[name] = accuracy(classifier, encode(model, unseen[0]), unseen[1])
-    return found
+    def step(i: int) -> dict[str, Tensor]:
+        x, y = draw(domains, generator)
+        loss = F.cross_entropy(classifier(model.encode(x)[0]), y)
+        descend(optimiser, loss)
+        schedule.step()
+        return {"loss": loss}
+
+    history = fit(step, recipe.steps, label=f"supervised, seed {seed}")
+    return Trained(model.eval(), nn.Identity(), classifier.eval(), history)
+
+
+@torch.no_grad()
+def kept_digits(model: UFDN, tests: list[Labelled], readers: list[nn.Module]) -> Tensor:
+    """(K, K): how often the reader of domain k reads the digit of an image of domain i that was translated to k."""
+    kept = torch.zeros(len(tests), len(tests))
+    for i, (x, y) in enumerate(tests):
+        shown = torch.cat([translate(model.encode, model.decode, part, len(tests)) for part in x.split(500)])
+        for k, reader in enumerate(readers):
+            kept[i, k] = accuracy(reader, shown[:, k], y)
+    return kept
 
 
 def train_image_critic(
@@ -303,7 +416,7 @@ def train_image_critic(
     real, fake (N, 3, 16, 16). The slope is the mean norm of its gradient at random points between the two.
     """
     with seeded(seed):
-        critic = make_image_critic().to(real.device)
+        critic = ImageCritic(1).to(real.device)  # its head of domains is not used
     generator = torch.Generator(real.device).manual_seed(seed)
     optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.9), fused=True)
 
@@ -328,20 +441,137 @@ def slope(critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ the checkpoint
 
-STEPS, WIDTH, IMAGES, SEED = 8000, 32, 5000, 0
-LONG_CONFUSION_WEIGHT = 20.0  # for STEPS steps: as little domain in z as with more, and fewer digits lost
+IMAGES, SEED = 5000, 0
+LONG = Recipe(steps=5000, width=32, kl=1.0, confusion=120.0, keep=100.0, image=2.0, critic_lr=4e-3)
 
 
-def networks_of(trained: Trained) -> nn.ModuleDict:
-    return nn.ModuleDict({"model": trained.model, "classifier": trained.classifier})
+def networks_of(trained: Trained, readers: list[nn.Module]) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {"model": trained.model, "classifier": trained.classifier, "readers": nn.ModuleList(readers)}
+    )
 
 
-def load(device: torch.device | str = "cpu", folder: Path | None = None) -> tuple[Trained, dict]:
-    """The checkpoint of `data/checkpoints/` in float32, and its card; no history and no critic was kept."""
+def load(
+    device: torch.device | str = "cpu", folder: Path | None = None
+) -> tuple[Trained, list[nn.Module], dict]:
+    """The checkpoint of `data/checkpoints/` in float32, a reader of each domain, and the card; no history, no critic was kept."""
     found = checkpoints.load("ufdn", device, build=_from_card, folder=folder)
     networks = found.network
-    return Trained(networks["model"], nn.Identity(), networks["classifier"], {}), found.card
+    trained = Trained(networks["model"], nn.Identity(), networks["classifier"], {})
+    return trained, list(networks["readers"]), found.card
 
 
 def _from_card(card: dict) -> nn.ModuleDict:
-    return nn.ModuleDict({"model": UFDN(len(DOMAINS), WIDTH), "classifier": nn.Linear(LATENTS, CLASSES)})
+    model = UFDN(len(DOMAINS), card["settings"]["width"])
+    untrained = Trained(model, nn.Identity(), nn.Linear(LATENTS, CLASSES), {})
+    return networks_of(untrained, [make_reader() for _ in DOMAINS])
+
+
+# ------------------------------------------------------------------ the table
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a row's models are trained on."""
+
+    names: tuple[str, ...]
+    labelled: int
+    steps: int
+
+
+GROUPS = {
+    "two": Group(PAIR, 1, 600),
+    "three": Group(DOMAINS, LABELLED, 400),
+    "generalisation": Group(SEEN, len(SEEN), 800),
+}
+VARIANTS = {  # what differs from UFDN's recipe
+    "UFDN": {},
+    "inverted target": {"target": "inverted"},
+    "code at z": {"code_at": "z"},
+    "both": {"target": "inverted", "code_at": "z"},
+    "digits kept": {"keep": 100.0},
+    "digits kept, image critic": {"keep": 100.0, "image": 2.0},
+}
+RUNS = (
+    *(("two", name) for name in ("source only", "UFDN", "inverted target", "code at z", "both")),
+    *(("generalisation", name) for name in ("supervised", "no confusion", "UFDN")),
+    *(("three", name) for name in ("source only", "no confusion", *VARIANTS)),
+)
+
+
+def write_table(
+    table: Path,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    steps: int | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Train all RUNS, for the steps of their groups or so many, and write a row each into the CSV `table`.
+
+    A run that is in it with as many steps is done.
+    """
+    readers = load(device)[1]
+    unseen = load_domains((UNSEEN,), "test", 2000, device)
+    for seed in seeds:
+        for name, method in RUNS:
+            rows, group = read_table(table), GROUPS[name]
+            key = {"domains": name, "method": method, "seed": seed, "steps": steps or group.steps}
+            if any(all(row[k] == v for k, v in key.items()) for row in rows):
+                continue
+            domains = load_domains(group.names, "train", IMAGES, device)
+            recipe = Recipe(steps=key["steps"], labelled=group.labelled, **VARIANTS.get(method, {}))
+            start = time.process_time()
+            if method == "supervised":
+                trained = train_supervised(domains, seed, recipe)
+            else:
+                trained = train_method(method if method in METHODS else "UFDN", domains, seed, recipe)
+            if len(next(iter(trained.history.values()))) < recipe.steps:
+                raise KeyboardInterrupt  # a run that was cut short has no row
+            row = key | {"CPU seconds": round(time.process_time() - start)}
+            row["domain probe"] = domain_probe(trained.model, domains, seed)
+            row[f"accuracy on {UNSEEN}"] = target_accuracies(trained, unseen)[0]
+            if name != "generalisation" and method != "source only":
+                tests = load_domains(group.names, "test", 2000, device)
+                judges = [readers[DOMAINS.index(name)] for name in group.names]
+                row |= measure_translations(trained.model, domains, tests, judges)
+            write_rows(table, [*rows, row])
+
+
+def measure_translations(
+    model: UFDN, domains: list[Labelled], tests: list[Labelled], readers: list[nn.Module]
+) -> dict[str, float]:
+    """How many digits survive to the last domain and from it, means over the others; and how far off the look is.
+
+    The gap: what a fresh image critic with the penalty gives real images of the last domain above translated ones.
+    """
+    kept = kept_digits(model, tests, readers)
+    with torch.no_grad():
+        shown = translate(model.encode, model.decode, domains[0][0][:1000], len(domains))[:, -1]
+    _, history = train_image_critic(domains[-1][0], shown, PENALTY_WEIGHT)
+    gap = history["gap"][-20:].mean().item()
+    return {"kept to": kept[:-1, -1].mean().item(), "kept from": kept[-1, :-1].mean().item(), "gap": gap}
+
+
+COLUMNS = ("domains", "method", "seed", "steps", "CPU seconds", "domain probe", f"accuracy on {UNSEEN}")
+
+
+def read_table(table: Path | None = None) -> list[dict]:
+    """The rows of `data/sweeps/ufdn.csv`, numbers as numbers; an empty list where there is no file yet."""
+    table = table or data_folder() / "sweeps/ufdn.csv"
+    if not table.exists():
+        return []
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v if k in COLUMNS[:2] else float(v) for k, v in row.items() if v != ""} for row in rows]
+
+
+def write_rows(table: Path, rows: list[dict]) -> None:
+    """Write the rows in the order of RUNS and seeds."""
+    rows = sorted(
+        rows, key=lambda row: (RUNS.index((row["domains"], row["method"])), row["seed"], row["steps"])
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, "kept to", "kept from", "gap"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(table, text.getvalue())
