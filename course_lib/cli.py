@@ -72,7 +72,7 @@ def pretrain(
     if pairs:
         folders = (out or data_folder() / "sweeps", out or data_folder() / "checkpoints")
         with solutions_only():
-            what_it_takes.compare_long(*folders, steps or what_it_takes.LONG_STEPS, pick_device())
+            what_it_takes.compare_long(*folders, steps or None, pick_device())
         typer.echo(f"{folders[0] / 'pairs.csv'} is written.")
         return
     if correlated:

@@ -351,7 +351,7 @@ def label_fit(codes: Tensor, factors: Tensor) -> float:
 # ------------------------------------------------------------------ the long comparison (`course pretrain --pairs`)
 
 SHARES = (0.001, 0.01)  # of labels
-LONG_STEPS = 3000
+LONG_STEPS = {"scenes": 12_000, "ellipses": 3000}
 FEWER = 64  # A likelihood sums over pixels, and scale and shape change few of 16×16: the scenes have small weights, too.
 RUNS = [  # data, method, weight, share of labels in the loss
     *(("scenes", method, weight / k, 0.0) for k in (1, FEWER) for method, weight in METHODS.items()),
@@ -365,26 +365,26 @@ KEPT = {  # the checkpoints: a run, and the seed of its median DCI
 
 
 def compare_long(
-    folder: Path, weights: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu"
+    folder: Path, weights: Path, steps: int | None = None, device: torch.device | str = "cpu"
 ) -> None:
     """Train all RUNS with three seeds and write a row of scores for each into `pairs.csv` in `folder`.
 
-    A run that is in the table with as many steps is done. The models of KEPT are saved in the folder `weights`.
+    `steps` stands for those of LONG_STEPS. A run that is in the table with as many is done. The models of KEPT are saved in the folder `weights`.
     """
     table = folder / "pairs.csv"
     data = {name: SmallImages(name, device) for name in ("scenes", "ellipses")}
     for seed in SEEDS:
         for name, method, weight, share in RUNS:
-            rows = read_comparison(table)
-            key = dict(data=name, method=method, weight=weight, labels=share, seed=seed, steps=steps)
+            rows, wanted = read_comparison(table), steps or LONG_STEPS[name]
+            key = dict(data=name, method=method, weight=weight, labels=share, seed=seed, steps=wanted)
             if any(all(row[k] == v for k, v in key.items()) for row in rows):
                 continue
             start = time.process_time()
             labels = (
                 draw_labels(data[name], share, torch.Generator(device).manual_seed(seed)) if share else None
             )
-            vae = train_method(method, data[name], seed, steps, latents=10, weight=weight, labels=labels)
-            if vae.trained_steps < steps:
+            vae = train_method(method, data[name], seed, wanted, latents=10, weight=weight, labels=labels)
+            if vae.trained_steps < wanted:
                 raise KeyboardInterrupt  # a run that was cut short has no row
             key["CPU seconds"] = round(time.process_time() - start)
             row = key | _measure(vae, data[name], seed)
