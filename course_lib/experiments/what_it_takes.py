@@ -359,7 +359,7 @@ RUNS = [  # data, method, weight, share of labels in the loss
     *(("ellipses", "beta-TCVAE", METHODS["beta-TCVAE"], share) for share in SHARES),
 ]
 KEPT = {  # the checkpoints: a run, and the seed of its median DCI
-    "ada_gvae": (("scenes", "Ada-GVAE", METHODS["Ada-GVAE"] / FEWER), 1),
+    "ada_gvae": (("scenes", "Ada-GVAE", METHODS["Ada-GVAE"] / FEWER), 2),
     "scenes_beta_vae": (("scenes", "beta-VAE", METHODS["beta-VAE"] / FEWER), 1),
 }
 
