@@ -442,7 +442,7 @@ def slope(critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
 # ------------------------------------------------------------------ the checkpoint
 
 IMAGES, SEED = 5000, 0
-LONG = Recipe(steps=5000, width=32, kl=1.0, confusion=120.0, keep=100.0, image=2.0, critic_lr=4e-3)
+LONG = Recipe(steps=20_000, width=32, kl=1.0, confusion=120.0, target="inverted", critic_lr=4e-3)
 
 
 def networks_of(trained: Trained, readers: list[nn.Module]) -> nn.ModuleDict:
