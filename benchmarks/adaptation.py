@@ -8,8 +8,6 @@ to load. --write first trains the runs that the table lacks, a row each: about a
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import signal
@@ -23,7 +21,7 @@ os.environ["TQDM_DISABLE"] = "1"
 from course_lib import checkpoints
 from course_lib.datasets.digits import digits
 from course_lib.experiments import adda, ufdn
-from course_lib.files import data_folder, replace
+from course_lib.files import data_folder, write_table
 from course_lib.training import keep_freed_memory, pick_device
 
 DOMAINS = ("mnist", "optdigits", "mnist_m", "synth")
@@ -79,16 +77,7 @@ def write_rows(rows: list[dict]) -> None:
         reported = row["seed"] != adda.TRIAL_SEED
         return reported, names.index(row["pair"]), adda.METHODS.index(row["method"]), row["seed"]
 
-    def field(value: object) -> object:
-        if value is None or value != value:
-            return ""
-        return f"{value:g}" if isinstance(value, float) else value
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: field(value) for name, value in row.items()} for row in sorted(rows, key=place))
-    replace(TABLE, text.getvalue())
+    write_table(TABLE, sorted(rows, key=place), list(rows[-1]))
 
 
 def report() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -34,3 +36,23 @@ def replace(path: Path, content: str | bytes | Callable[[Path], object]) -> None
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def read_table(path: Path, texts: Sequence[str]) -> list[dict]:
+    """The rows of a CSV file; [] where there is none. Numbers, but in the columns `texts`; empty fields are left out."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v if k in texts else float(v) for k, v in row.items() if v != ""} for row in rows]
+
+
+def write_table(path: Path, rows: list[dict], columns: Sequence[str], digits: int = 6) -> None:
+    """Write rows as a CSV file with these columns; numbers that are no integers with so many significant digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows
+    )
+    replace(path, text.getvalue())

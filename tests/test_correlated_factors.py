@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from course_lib.cli import app
 from course_lib.experiments import correlated_factors as experiments
+from course_lib.files import read_table
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons.mutual_information import gaussian_total_correlation
 from tests.helpers import generator
@@ -469,9 +470,9 @@ def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
     arguments = ["pretrain", "--correlated", "--steps", "2", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    rows = experiments.read_table(tmp_path / "correlated.csv")
+    rows = read_table(tmp_path / "correlated.csv", experiments.TEXTS)
     assert [(r["method"], r["seed"]) for r in rows] == [("Base", 0), ("Base", 1), ("CMI", 0), ("CMI", 1)]
-    places = experiments.read_table(tmp_path / "positions.csv")
+    places = read_table(tmp_path / "positions.csv", experiments.TEXTS)
     assert {(r["sigma"], r["seed"]) for r in places} == {(10.0, 0), (0.2, 0)}
     texts = [(tmp_path / name).read_text() for name in ("correlated.csv", "positions.csv")]
     for name in ("train_heads", "train_positions"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from course_lib.files import data_folder, replace
+from course_lib.files import data_folder, read_table, replace, write_table
 
 
 def test_the_data_folder_holds_the_keys():
@@ -41,3 +41,15 @@ def test_others_may_read_what_a_writer_made_for_itself(tmp_path):
     usual = path.stat().st_mode
     replace(path, private)
     assert path.stat().st_mode == usual
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    assert read_table(path, ("name",)) == []
+    rows = [{"name": "a, 1", "seed": 0, "score": 0.123456789}, {"name": "2", "seed": 1}]
+    write_table(path, rows, ("name", "seed", "score"), digits=4)
+    assert path.read_bytes() == b'name,seed,score\n"a, 1",0,0.1235\n2,1,\n'
+    found = read_table(path, ("name",))
+    assert found == [{"name": "a, 1", "seed": 0.0, "score": 0.1235}, {"name": "2", "seed": 1.0}]
+    write_table(path, found, list(found[0]))
+    assert read_table(path, ("name",)) == found

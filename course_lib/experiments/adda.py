@@ -7,7 +7,6 @@ ceiling.
 from __future__ import annotations
 
 import copy
-import csv
 import functools
 import math
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from course_lib.datasets.digit_rendering import street_numbers
 from course_lib.datasets.digits import digits
 from course_lib.exercise import needs
-from course_lib.files import data_folder
+from course_lib.files import data_folder, read_table
 from course_lib.lessons.adda import (
     Players,
     adda_step,
@@ -312,14 +311,9 @@ TRIAL_SEED = 100  # the settings are tried with this one, on the first pair
 
 
 def read_comparison(table: Path | None = None) -> list[dict]:
-    """The rows of data/sweeps/adaptation.csv, numbers as numbers (NaN where there is none); [] where there is no file."""
+    """The rows of data/sweeps/adaptation.csv, numbers as numbers; what a method has no setting of is left out."""
     table = table or data_folder() / "sweeps/adaptation.csv"
-    if not table.exists():
-        return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    texts = ("pair", "method", "machine")
-    return [{k: v if k in texts else float(v or "nan") for k, v in row.items()} for row in rows]
+    return read_table(table, ("pair", "method", "machine"))
 
 
 def accuracies(rows: list[dict], pair: str, method: str) -> list[float]:

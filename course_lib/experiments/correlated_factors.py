@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from course_lib.datasets.digits import digits
 from course_lib.datasets.scenes import Pool, occlude, place, side_by_side, textures
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import kl_per_latent, train_vae
-from course_lib.files import data_folder, replace
+from course_lib.files import data_folder, read_table, write_table
 from course_lib.lessons import beta_vae
 from course_lib.lessons.correlated_factors import (
     conditional_critic_loss,
@@ -411,6 +409,9 @@ GROUPS = ("group 00", "group 01", "group 10", "group 11")
 LONG_STEPS = 400
 
 
+TEXTS = ("task", "method", "machine")  # columns of the tables that are no numbers
+
+
 def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu") -> None:
     """Train all RUNS at CORRELATION, a set of seeds after the other, and write a row of each into `correlated.csv` in `folder`.
 
@@ -420,7 +421,7 @@ def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | s
     draws = {name: [task(split, device) for split in ("train", "test")] for name, task in TASKS.items()}
     runs = [(t, m, seed) for seeds in SEED_SETS for seed in seeds for m in TRAINED for t in TASKS]
     for task, method, seed in runs:
-        rows = read_table(table)
+        rows = read_table(table, TEXTS)
         key = {"task": task, "method": method, "seed": seed, "steps": steps}
         if any(all(row[k] == v for k, v in key.items()) for row in rows):
             continue
@@ -431,7 +432,8 @@ def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | s
         key["CPU seconds"] = round(time.process_time() - start)
         key["machine"] = checkpoints.machine(device)
         rows.append(key | measure(model, draws[task][1], c))
-        write_table(table, sorted(rows, key=lambda r: (RUNS.index((r["task"], r["method"])), r["seed"])))
+        rows.sort(key=lambda r: (RUNS.index((r["task"], r["method"])), r["seed"]))
+        write_table(table, rows, list(rows[0]))
 
 
 def measure(model: TwoHeads, draw: Draw, c: float, n: int = 4000) -> dict[str, float]:
@@ -452,7 +454,7 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
     """
     table = folder / "positions.csv"
     for sigma, seed in ((sigma, seed) for seed in SEED_SETS[0] for sigma in SIGMAS):
-        rows = read_table(table)
+        rows = read_table(table, TEXTS)
         key = {"sigma": sigma, "seed": seed, "steps": steps}
         if any(all(row[k] == v for k, v in key.items()) for row in rows):
             continue
@@ -471,7 +473,8 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
         }
         for rank, j in enumerate(in_use(found), 1):
             rows.append(key | {"latent": rank} | {name: round(v[j].item(), 3) for name, v in numbers.items()})
-        write_table(table, sorted(rows, key=lambda r: (SIGMAS.index(r["sigma"]), r["seed"], r["latent"])))
+        rows.sort(key=lambda r: (SIGMAS.index(r["sigma"]), r["seed"], r["latent"]))
+        write_table(table, rows, list(rows[0]))
 
 
 def in_use(found: Directions) -> list[int]:
@@ -479,32 +482,11 @@ def in_use(found: Directions) -> list[int]:
     return [j for j in found.nats.argsort(descending=True).tolist() if found.nats[j] >= IN_USE]
 
 
-def read_table(table: Path) -> list[dict]:
-    """The rows of a CSV file, numbers as numbers; an empty list where there is no file yet."""
-    if not table.exists():
-        return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {k: v if k in ("task", "method", "machine") else float(v) for k, v in row.items()} for row in rows
-    ]
-
-
-def write_table(table: Path, rows: list[dict]) -> None:
-    """Write the rows, each with the same columns, as a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    replace(table, text.getvalue())
-
-
 def comparison() -> list[dict]:
     """The recorded rows of `compare_long`."""
-    return read_table(data_folder() / "sweeps/correlated.csv")
+    return read_table(data_folder() / "sweeps/correlated.csv", TEXTS)
 
 
 def positions() -> list[dict]:
     """The recorded rows of `compare_positions`."""
-    return read_table(data_folder() / "sweeps/positions.csv")
+    return read_table(data_folder() / "sweeps/positions.csv", TEXTS)

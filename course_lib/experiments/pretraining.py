@@ -6,9 +6,7 @@ training that another one holds is passed over.
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import factor_vae, ufdn
 from course_lib.experiments.elbo import forward
-from course_lib.files import replace
+from course_lib.files import read_table, replace, write_table
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
@@ -369,12 +367,7 @@ def _claim(path: Path) -> Iterator[bool]:
 
 def read_sweep(table: Path) -> list[dict]:
     """The rows of a sweep, numbers as numbers; an empty list where there is no file yet."""
-    if not table.exists():
-        return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    texts = ("method", "machine")
-    return [{k: v if k in texts else float(v) for k, v in row.items() if v != ""} for row in rows]
+    return read_table(table, ("method", "machine"))
 
 
 def _is_done(table: Path, recipe: Recipe, steps: int) -> bool:
@@ -391,11 +384,7 @@ def _add_row(table: Path, row: dict) -> None:
         methods = list(WEIGHTS)
         rows.sort(key=lambda r: (methods.index(r["method"]), r["weight"], r["seed"], r["steps"]))
         names = list(dict.fromkeys([*COLUMNS, *(name for r in rows for name in r)]))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: f"{v:g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
-        replace(table, text.getvalue())
+        write_table(table, rows, names)
 
 
 # ------------------------------------------------------------------ what a model is worth

@@ -5,8 +5,6 @@ Images are 16×16, and z has 32 latents.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib import checkpoints
+from course_lib import checkpoints, files
 from course_lib.datasets.digits import digits
 from course_lib.exercise import needs
-from course_lib.files import data_folder
-from course_lib.files import replace as replace_file
 from course_lib.lessons import elbo
 from course_lib.lessons.ufdn import Players, attach_domain_code, gradient_penalty, translate, ufdn_step
 from course_lib.training import descend, fit, fit_classifier, seeded
@@ -556,12 +552,8 @@ COLUMNS = ("domains", "method", "seed", "steps", "CPU seconds", "domain probe", 
 
 def read_table(table: Path | None = None) -> list[dict]:
     """The rows of `data/sweeps/ufdn.csv`, numbers as numbers; an empty list where there is no file yet."""
-    table = table or data_folder() / "sweeps/ufdn.csv"
-    if not table.exists():
-        return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v if k in COLUMNS[:2] else float(v) for k, v in row.items() if v != ""} for row in rows]
+    table = table or files.data_folder() / "sweeps/ufdn.csv"
+    return files.read_table(table, COLUMNS[:2])
 
 
 def write_rows(table: Path, rows: list[dict]) -> None:
@@ -569,9 +561,4 @@ def write_rows(table: Path, rows: list[dict]) -> None:
     rows = sorted(
         rows, key=lambda row: (RUNS.index((row["domains"], row["method"])), row["seed"], row["steps"])
     )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, "kept to", "kept from", "gap"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(table, text.getvalue())
+    files.write_table(table, rows, [*COLUMNS, "kept to", "kept from", "gap"], digits=4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from course_lib.datasets.grid import FactorGrid
 from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import forward
-from course_lib.files import data_folder, replace
+from course_lib.files import data_folder, read_table, write_table
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons import mutual_information as information
 from course_lib.lessons.what_it_takes import (
@@ -428,11 +426,7 @@ def _card(row: dict, device: torch.device | str) -> dict:
 def read_comparison(table: Path | None = None) -> list[dict]:
     """The rows of the long comparison, numbers as numbers; an empty list where there is no file yet."""
     table = table or data_folder() / "sweeps/pairs.csv"
-    if not table.exists():
-        return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v if k in ("data", "method") else float(v) for k, v in row.items()} for row in rows]
+    return read_table(table, ("data", "method"))
 
 
 def write_comparison(table: Path, rows: list[dict]) -> None:
@@ -442,13 +436,7 @@ def write_comparison(table: Path, rows: list[dict]) -> None:
         run = (row["data"], row["method"], row["weight"], row["labels"])
         return RUNS.index(run), row["seed"], row["steps"]
 
-    rows = sorted(rows, key=place)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: f"{v:g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    replace(table, text.getvalue())
+    write_table(table, sorted(rows, key=place), list(rows[0]))
 
 
 # ------------------------------------------------------------------ erased for whom?
