@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from course_lib.cli import app
 from course_lib.experiments import correlated_factors as experiments
+from course_lib.experiments import elbo as elbo_experiments
 from course_lib.files import read_table
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons.mutual_information import gaussian_total_correlation
@@ -479,6 +480,19 @@ def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
         monkeypatch.setattr(experiments, name, None)  # nothing is left to train
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert [(tmp_path / name).read_text() for name in ("correlated.csv", "positions.csv")] == texts
+
+
+@pytest.mark.parametrize("compare", ["compare_positions", "compare_long"])
+def test_a_training_that_was_cut_short_has_no_row(tmp_path, monkeypatch, compare):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "TASKS", {"domain": lambda split, device: lambda a, g: _pixels(a)})
+    for module in (experiments, elbo_experiments):
+        monkeypatch.setattr(module, "descend", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(experiments, compare)(tmp_path, 2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_recorded_comparison_has_the_same_seeds_for_all():

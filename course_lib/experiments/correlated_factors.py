@@ -295,7 +295,10 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
 def train_positions(
     sigma: float, seed: int, steps: int = 1000, beta: float = 2.5, device: torch.device | str = "cpu"
 ) -> VAE:
-    """A beta-VAE with four latents of ellipses whose x and y go together as `correlated_joint` says for sigma."""
+    """A beta-VAE with four latents of ellipses whose x and y go together as `correlated_joint` says for sigma.
+
+    Its `trained_steps` is less than `steps` where the user interrupted.
+    """
     sprites = Ellipses(device)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
     generator = torch.Generator(device).manual_seed(seed)
@@ -308,15 +311,9 @@ def train_positions(
     def loss(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=beta)
 
-    train_vae(
-        vae,
-        sample,
-        steps,
-        batch=32,
-        generator=generator,
-        loss=loss,
-        label=f"beta-VAE, σ = {sigma:g}",
-    )
+    label = f"beta-VAE, σ = {sigma:g}"
+    history = train_vae(vae, sample, steps, batch=32, generator=generator, loss=loss, label=label)
+    vae.trained_steps = len(history.get("loss", ()))
     return vae.eval()
 
 
@@ -427,7 +424,7 @@ def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | s
             continue
         start = time.process_time()
         model, history = train_heads(method, draws[task][0], c, seed, steps, device=device)
-        if len(history["heads"]) < steps:
+        if len(history.get("heads", ())) < steps:
             raise KeyboardInterrupt  # a run that was cut short has no row
         key["CPU seconds"] = round(time.process_time() - start)
         key["machine"] = checkpoints.machine(device)
@@ -460,6 +457,8 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
             continue
         start = time.process_time()
         vae = train_positions(sigma, seed, steps, device=device)
+        if vae.trained_steps < steps:
+            raise KeyboardInterrupt  # a run that was cut short has no row
         key["CPU seconds"] = round(time.process_time() - start)
         found = directions(vae, sigma)
         numbers = {
