@@ -87,8 +87,8 @@ def _control(name: str, spec: Sequence) -> ipywidgets.ValueWidget:
     """The labelled slider, or the choice, that one argument of `explore` describes."""
     look = {
         "description": name.replace("_", " "),
-        "style": {"description_width": "8em"},
-        "layout": {"width": "28em", "max_width": "100%"},
+        "style": {"description_width": "11em"},
+        "layout": {"width": "31em", "max_width": "100%"},
     }
     if isinstance(spec, list):
         return ipywidgets.SelectionSlider(options=spec, **look)
