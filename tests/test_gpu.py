@@ -52,7 +52,7 @@ def test_every_named_mistake_is_told_on_cuda(ex, name, folder, revealed):
 ONLY_ON_CUDA = {  # right on the CPU and on shapes alone
     "On the GPU your answer gives other values": "    return kl * (1 + int(mean.is_cuda))",
     "makes the processor wait": "    if mean.is_cuda:\n        kl = kl + 0 * kl.sum().item()\n    return kl",
-    "returned one on the CPU": "    return kl.cpu() if mean.is_cuda else kl",
+    "returned one on the CPU": "    return kl.to('cpu', non_blocking=True) if mean.is_cuda else kl",
 }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import FunctionType
 
 import torch
 from torch import Tensor, overrides
@@ -160,6 +161,46 @@ class HostNumbers(TorchFunctionMode):
         if by_the_answer and func in _FROM_HOST and result.is_meta and not isinstance(args[-1], Tensor):
             self.watch.fail("made on the CPU")
         return result
+
+
+@contextmanager
+def _synchronisation(mode: int | str) -> Iterator[None]:
+    """What PyTorch does where the host waits for CUDA: nothing ("default"), or raise ("error")."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+class _NumbersMayCome(TorchFunctionMode):
+    """Allows what copies a number to the device and does not show it: x[i] = 1, and the Python code of libraries.
+
+    What a library reads on the host has been found on meta tensors before.
+    """
+
+    def __init__(self, file: str | None):
+        super().__init__()
+        self.file = file  # the answer's
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        number = func is Tensor.__setitem__ and not isinstance(args[2], Tensor)
+        by_a_library = func in _FROM_HOST and sys._getframe(1).f_code.co_filename != self.file
+        in_python = isinstance(func, FunctionType)  # torch.unravel_index makes a tensor of its shape
+        with _synchronisation("default") if number or by_a_library or in_python else nullcontext():
+            return func(*args, **(kwargs or {}))
+
+
+def without_stalls(implementation: Callable, file: str | None) -> Callable:
+    """The implementation, in which CUDA raises where the host would wait for it."""
+
+    def strict(*args, **kwargs):
+        with _synchronisation("error"), _NumbersMayCome(file):
+            return implementation(*args, **kwargs)
+
+    strict.__wrapped__ = implementation
+    return strict
 
 
 class SilentCovariance(TorchFunctionMode):
