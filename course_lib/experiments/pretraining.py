@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from course_lib import checkpoints, metrics
 from course_lib.datasets.shapes3d import Shapes3D
@@ -55,6 +56,7 @@ class Recipe:
     layers: int = 4
     discriminator_lr: float = 1e-3
     discriminator_steps: int = 5  # updates for each of the VAE
+    warm_up: int = 0  # steps in which the weight grows from the plain VAE's
 
     @property
     def name(self) -> str:
@@ -69,6 +71,7 @@ class Recipe:
             **({"each pixel counts": self.times} if self.times != 1 else {}),
             "batch": self.batch,
             "Adam lr": self.lr,
+            **({"steps until the full weight": self.warm_up} if self.warm_up else {}),
             "seed": self.seed,
         }
         if adversarial:
@@ -125,10 +128,12 @@ class Repeated(nn.Module):
 class Training:
     """One VAE on its way: networks, optimisers, source of randomness, steps done. Goes on from a saved state."""
 
-    def __init__(self, recipe: Recipe, device: torch.device | str = "cpu"):
+    def __init__(
+        self, recipe: Recipe, device: torch.device | str = "cpu", data: Sprites | Shapes3D | None = None
+    ):
         self.recipe, self.device = recipe, torch.device(device)
-        data, self.channels, self.title = DATA[recipe.data]
-        self.data = data(recipe.size, device=device)
+        kind, self.channels, self.title = DATA[recipe.data]
+        self.data = data or kind(recipe.size, device=device)  # several trainings may share one
         with seeded(recipe.seed):
             self.vae = VAE(LATENTS, recipe.size, self.channels).to(device)
             discriminator = factor_vae.make_discriminator(LATENTS, recipe.width, recipe.layers).to(device)
@@ -142,21 +147,23 @@ class Training:
             ),
         )
         self.steps, self.seconds = 0, 0.0
+        self.updates = torch.zeros((), device=device)  # steps so far, where a CUDA graph can count them
 
     def step(self, i: int) -> dict[str, Tensor]:
         """One update on a batch of the grid, drawn afresh."""
-        recipe = self.recipe
+        recipe, weight = self.recipe, self.weight()
+        self.updates += 1
         if recipe.method == "FactorVAE":
             return factor_vae.update(
                 self.players,
                 self.draw,
                 batch=recipe.batch,
                 generator=self.generator,
-                gamma=recipe.weight,
+                gamma=weight,
                 discriminator_steps=recipe.discriminator_steps,
             )
         x = self.draw(recipe.batch, self.generator)
-        loss = self._loss(*forward(self.players.vae, x, self.generator))
+        loss = self._loss(*forward(self.players.vae, x, self.generator), weight)
         descend(self.players.vae_optimiser, loss)
         return {"loss": loss}
 
@@ -164,8 +171,17 @@ class Training:
         """n images of the grid, as the network is shown them."""
         return self.players.vae.show(self.data.sample(n, generator)[0])
 
-    def _loss(self, x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
-        weight = self.recipe.weight
+    def weight(self) -> float | Tensor:
+        """Beta or gamma at this step."""
+        recipe = self.recipe
+        if not recipe.warm_up:
+            return recipe.weight
+        plain = 0.0 if recipe.method == "FactorVAE" else 1.0
+        return plain + (recipe.weight - plain) * (self.updates / recipe.warm_up).clamp(max=1)
+
+    def _loss(
+        self, x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor, weight: float | Tensor
+    ) -> Tensor:
         if self.recipe.method == "beta-TCVAE":
             n = len(self.data)
             return beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=weight)
@@ -187,6 +203,12 @@ class Training:
             names += ["discriminator", "discriminator_optimiser"]
         return {name: getattr(self.players, name) for name in names}
 
+    def capturable(self, yes: bool) -> None:
+        """Whether the optimisers can be recorded in a CUDA graph."""
+        for optimiser in (self.players.vae_optimiser, self.players.discriminator_optimiser):
+            for group in optimiser.param_groups:
+                group["capturable"] = yes
+
     def save(self, path: Path) -> None:
         state = {name: part.state_dict() for name, part in self.parts().items()}
         state |= {"generator": self.generator.get_state(), "steps": self.steps, "seconds": self.seconds}
@@ -196,8 +218,10 @@ class Training:
         state = torch.load(path, map_location=self.device, weights_only=True)
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
+        self.capturable(False)
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.seconds = state["steps"], state["seconds"]
+        self.updates.fill_(self.steps)
 
     def card(self) -> dict:
         """What was done so far, without the metrics."""
@@ -224,6 +248,77 @@ def train(training: Training, steps: int, state: Path) -> bool:
         if not finished:
             return False
     return True
+
+
+# ------------------------------------------------------------------ many at once, on a GPU
+
+RECORDED = 10  # steps in one CUDA graph
+STREAMS = 32  # PyTorch has as many; the trainings of one stream take turns
+SAVE = 60.0  # seconds between two saved states
+
+
+def train_together(trainings: list[Training], steps: int, states: list[Path]) -> bool:
+    """Train all to `steps` steps at once on their CUDA device, from where the files `states` left them; False where interrupted.
+
+    Most of a step of a small network is the launch of some hundred kernels. So the next RECORDED steps of each training are
+    recorded as a CUDA graph, which is launched as a whole, and the graphs run side by side, in streams.
+    Where some diverge, the others are trained to their end; then FloatingPointError tells which.
+    """
+    torch.set_float32_matmul_precision("high")  # most of a FactorVAE's time is the discriminator's products
+    if steps % RECORDED:
+        raise ValueError(f"steps: expected a multiple of {RECORDED}, got {steps}")
+    for training, state in zip(trainings, states, strict=True):
+        if state.exists():
+            training.resume(state)
+    todo = [(x, state) for x, state in zip(trainings, states, strict=True) if x.steps < steps]
+    streams = [torch.cuda.Stream() for _ in todo[:STREAMS]]
+    runs = [(x, streams[i % STREAMS], *recorded(x, streams[i % STREAMS])) for i, (x, _) in enumerate(todo)]
+    finished, saved = True, time.monotonic()
+    bar = tqdm(total=steps, initial=RECORDED, desc=f"{len(runs)} at once")
+    with bar:
+        while finished and (active := [run for run in runs if run[0].steps < steps]):
+            start, left = time.perf_counter(), [steps - run[0].steps for run in active]
+            try:
+                for _ in range(min(ROUND, max(left)) // RECORDED):
+                    for training, stream, graph, _ in active:
+                        if training.steps < steps:
+                            with torch.cuda.stream(stream):
+                                graph.replay()
+                            training.steps += RECORDED
+            except KeyboardInterrupt:
+                finished = False
+            torch.cuda.synchronize()
+            bar.update(min(ROUND, max(left)))
+            for training, *_ in active:
+                training.seconds += (time.perf_counter() - start) / len(active)
+            if not finished or max(left) <= ROUND or time.monotonic() - saved > SAVE:
+                saved = time.monotonic()
+                for training, state in todo:
+                    training.save(state)
+    diverged = [
+        x.recipe.name for x, _, _, report in runs if not torch.stack([*report.values()]).isfinite().all()
+    ]
+    if diverged:
+        raise FloatingPointError(f"diverged: {', '.join(diverged)}; lower their learning rate")
+    return finished
+
+
+def recorded(training: Training, stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
+    """RECORDED steps of the training as a CUDA graph, and their last report. Some ordinary steps come first."""
+    training.capturable(True)
+    torch.cuda.synchronize()
+    ordinary = RECORDED - training.steps % RECORDED
+    with torch.cuda.stream(stream):
+        for _ in range(ordinary):  # what is made once, in the first steps, must not be recorded
+            training.step(0)
+    training.steps += ordinary
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(training.generator)
+    with torch.cuda.graph(graph, stream=stream):
+        for _ in range(RECORDED):
+            report = training.step(0)
+    return graph, report
 
 
 def pretrain(
@@ -314,12 +409,25 @@ SEEDS = (0, 1, 2)
 WEIGHTS = {  # by method, the most telling first, so that an unfinished sweep shows most
     "VAE": (1.0,),
     "FactorVAE": (35.0, 20.0, 50.0, 10.0),
-    "beta-TCVAE": (12.0, 6.0, 24.0, 3.0),
+    "beta-TCVAE": (4.0, 6.0, 2.0, 12.0),
     "beta-VAE": (4.0, 8.0, 2.0, 16.0),
 }
 # A pixel of 32×32 counts four times, so that a weight means what it means in the papers, whose images are 64×64.
-SWEEP = {"times": 4, "batch": 64, "discriminator_steps": 3}
-SWEEP_LR = {"FactorVAE": 5e-4}  # the others': Recipe.lr
+# A total correlation is estimated from a batch, which is larger where it is penalised. A large beta from the first step on
+# switches latents off, which stay so: it grows. The discriminator is the paper's.
+_SWEEP = {
+    "VAE": {"batch": 64},
+    "beta-VAE": {"batch": 64, "warm_up": 5000},
+    "beta-TCVAE": {"batch": 256, "warm_up": 5000},
+    "FactorVAE": {
+        "batch": 256,
+        "lr": 5e-4,
+        "width": 1000,
+        "layers": 6,
+        "discriminator_lr": 1e-4,
+        "discriminator_steps": 1,
+    },
+}
 COLUMNS = ("method", "weight", "seed", "steps", "seconds", "machine")
 
 
@@ -328,9 +436,7 @@ def sweep_recipes() -> list[Recipe]:
     most = max(map(len, WEIGHTS.values()))
     order = [(method, all_[i]) for i in range(most) for method, all_ in WEIGHTS.items() if i < len(all_)]
     return [
-        Recipe(method, weight, seed, lr=SWEEP_LR.get(method, Recipe.lr), **SWEEP)
-        for method, weight in order
-        for seed in SEEDS
+        Recipe(method, weight, seed, times=4, **_SWEEP[method]) for method, weight in order for seed in SEEDS
     ]
 
 
@@ -339,6 +445,12 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
 
     A run that is in the table with as many steps is done; one that another process trains is passed over.
     """
+    if torch.device(device).type == "cuda":
+        todo = [recipe for recipe in sweep_recipes() if not _is_done(table, recipe, steps)]
+        data = Sprites(Recipe.size, device=device).keep()
+        states = [state_folder / f"{recipe.name}.pt" for recipe in todo]
+        if not train_together([Training(recipe, device, data) for recipe in todo], steps, states):
+            return False
     for recipe in sweep_recipes():
         with _claim(state_folder / f"{recipe.name}.lock") as free:
             if not free or _is_done(table, recipe, steps):
