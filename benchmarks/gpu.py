@@ -125,10 +125,9 @@ def share_of_roofline(device: torch.device, size: int = SIZES[-1]) -> dict[str, 
     small = [torch.randn(16, 10) for _ in range(3)]
     trace = lesson.launch_log_aggregate_posterior(lesson.log_aggregate_posterior_kernel, *small)[1]
     leaves = [x.detach().to(device) for x in inputs(size)]
-    call = partial(
-        lesson.launch_log_aggregate_posterior, lesson.log_aggregate_posterior_kernel, *leaves, rows=64
-    )
-    estimated = experiments.seconds(experiments.kernel_work(trace, 256, size, size, 10), known)
+    call = partial(lesson.launch_log_aggregate_posterior, lesson.log_aggregate_posterior_kernel, *leaves)
+    rows = lesson.FORWARD["cuda"][0]
+    estimated = experiments.seconds(experiments.kernel_work(trace, 256, size, size, 10, rows), known)
     return {
         f"kernel over its roofline, B = N = {size:,} (%)": round(
             1e5 * estimated / milliseconds(call, device), 1

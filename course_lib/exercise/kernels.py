@@ -126,9 +126,10 @@ def blocks(n: int, size: int) -> int:
     return -(-n // size)
 
 
-def launch(kernel: Callable, programs: int, **arguments: Any) -> Trace | None:
+def launch(kernel: Callable, programs: int, warps: int | None = None, **arguments: Any) -> Trace | None:
     """Run `kernel` with so many programs. Its arguments by name: tensors, numbers, and in capitals the block sizes (constexpr).
 
+    warps: of 32 threads for each program, on a GPU; Triton's choice is 4.
     Gives the Trace on the CPU, else None. Tensors are written to in place.
     """
     if not HAS_TRITON:
@@ -141,7 +142,7 @@ def launch(kernel: Callable, programs: int, **arguments: Any) -> Trace | None:
         return None
     if device == "cuda":
         if programs:
-            compiled(function)[(programs,)](**arguments)
+            compiled(function)[(programs,)](**arguments, **({"num_warps": warps} if warps else {}))
         return None
     return _interpret(function, programs, arguments)
 
