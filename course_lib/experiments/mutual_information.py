@@ -48,7 +48,7 @@ def train_critic(
     x, y = sample(2, generator)
     with seeded(generator.initial_seed()):
         critic = mlp(x.shape[1] + y.shape[1], 64, 64, 1).to(x.device)
-    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, fused=True)
 
     def step(i: int) -> dict[str, Tensor]:
         joint, shuffled = critic_logits(critic, *sample(batch, generator), generator)
@@ -121,7 +121,7 @@ class TwoSubspaces(nn.Module):
 def train_subspaces(
     method: str,
     seed: int,
-    steps: int = 800,
+    steps: int = 400,
     batch: int = 256,
     noise: float = NOISE,
     momentum: float = 0.5,
@@ -142,7 +142,7 @@ def train_subspaces(
     with seeded(seed):
         model = TwoSubspaces(noise).to(device)
         penalty = PENALTIES[method](generator)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(momentum, 0.99))
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3, betas=(momentum, 0.99), fused=True)
 
     def step(i: int) -> dict[str, Tensor]:
         x, factors = sprites.sample(batch, generator)
@@ -163,7 +163,7 @@ def no_penalty(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]
 def critic_penalty(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor]:
     """Each call trains the critic three steps on detached codes, then gives the encoder's loss against it."""
     critic = mlp(2 * HALF, 128, 128, 1).to(generator.device)
-    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, betas=(0.5, 0.99))
+    optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, betas=(0.5, 0.99), fused=True)
 
     def penalty(z1: Tensor, z2: Tensor) -> Tensor:
         for _ in range(3):
@@ -187,6 +187,13 @@ def mmd_penalty(generator: torch.Generator) -> Callable[[Tensor, Tensor], Tensor
 
 
 PENALTIES = {"none": no_penalty, "critic": critic_penalty, "MMD": mmd_penalty}
+COMPARISON = (
+    shuffle_across_batch,
+    critic_loss,
+    independence_loss,
+    mmd2,
+    leakage,
+)  # what these and the probes call
 
 
 # ------------------------------------------------------------------ probes
