@@ -7,12 +7,15 @@ import json
 import os
 import re
 import subprocess
+import sys
 import textwrap
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from course_lib import cli, release
@@ -229,15 +232,57 @@ def test_a_students_own_answer_comes_before_a_revealed_one(editions, tmp_path):
 # ---------------------------------------------------------------- in a fresh environment
 
 
+PYTORCH = re.compile(r"torch|torchvision|triton|(nvidia|cuda)[-_.].+")  # wheels of several gigabytes
+
+
+def required(requirement: Requirement, found: dict[Requirement, Distribution]) -> None:
+    """Add to `found` what meets a requirement, and all that it requires."""
+    if requirement not in found:
+        found[requirement] = distribution(requirement.name)
+        for further in map(Requirement, found[requirement].requires or ()):
+            extras = ({"extra": extra} for extra in ("", *requirement.extras))
+            if further.marker is None or any(map(further.marker.evaluate, extras)):
+                required(further, found)
+
+
+def link_packages(site: Path) -> None:
+    """Put packages that lie here into another environment's site-packages, so that pip need not install them again.
+
+    Of what the course requires, and of nothing else: PyTorch, and what has neither commands nor files elsewhere.
+    """
+    found: dict[Requirement, Distribution] = {}
+    required(Requirement("disentanglement-course"), found)
+    packages = {package.name: package for package in found.values()}
+    del packages["disentanglement-course"]
+    linked, rest = {}, set()
+    for name, package in packages.items():
+        tops = {Path(file).parts[0] for file in package.files}
+        only_here = ".." not in tops or PYTORCH.fullmatch(name.lower())
+        tops.discard("..")
+        if only_here and not any((site / top).exists() for top in tops):  # setuptools, by Python 3.11
+            linked |= {top: package.locate_file(top) for top in tops}
+        else:
+            rest |= tops
+    for name in linked.keys() - rest:
+        (site / name).symlink_to(linked[name])
+
+
 @pytest.fixture(scope="module")
 def student(editions, tmp_path_factory):
-    """A student's folder, unpacked, and the environment variables of someone who never saw this checkout."""
-    folder = tmp_path_factory.mktemp("student")
+    """A student's folder, unpacked, and the environment variables of someone who never saw this checkout.
+
+    Its environment has been made, and holds no package with a command: pip installs those.
+    """
+    folder = tmp_path_factory.mktemp("student") / release.NAME
     with zipfile.ZipFile(editions("none")[0]) as file:
-        file.extractall(folder)
+        file.extractall(folder.parent)
     dropped = ("COURSE_", "PYTHON", "PYTEST_", "MAKE", "MFLAGS", "VIRTUAL_ENV", "TQDM_")
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    return folder / release.NAME, clean
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(dropped)} | {"PIP_NO_COMPILE": "1"}
+    make = ["make", ".venv/bin/python", f"PYTHON={sys.executable}"]
+    subprocess.run(make, cwd=folder, env=clean, check=True, capture_output=True)
+    (site,) = folder.glob(".venv/lib/python*/site-packages")
+    link_packages(site)
+    return folder, clean
 
 
 @pytest.mark.browser
