@@ -222,11 +222,16 @@ def visit(context, path: Path):
     page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
     page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(r.url))
     page.on("requestfailed", lambda r: problems.append(f"failed: {r.url}"))
+    load(page, path)
+    return page, problems
+
+
+def load(page, path: Path) -> None:
+    """Go to a page of the site, and wait for its mathematics."""
     page.goto(path.as_uri())
     if "mathjax/tex-chtml.js" in path.read_text(encoding="utf-8"):
         page.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
         page.evaluate("MathJax.startup.promise.then(() => true)")
-    return page, problems
 
 
 @pytest.mark.browser
@@ -234,26 +239,28 @@ class TestRead:
     pytestmark = BUILT
 
     def test_every_page_without_an_error_a_request_elsewhere_or_a_scroll_sideways(self, site, chromium):
-        """Each page is opened once, on a desk, and then made as narrow as a phone; some are seen in the dark as well."""
+        """Each page is opened once, on a desk, made as narrow as a phone and wide again; some are seen in the dark as well."""
         lab.ARTEFACTS.mkdir(exist_ok=True)
         wrong = {}
+        context = chromium.new_context(viewport={"width": 1300, "height": 900}, color_scheme="light")
+        page, problems = visit(context, site / "index.html")
         for path in read(site):
-            context = chromium.new_context(viewport={"width": 1300, "height": 900}, color_scheme="light")
-            page, problems = visit(context, path)
+            problems.clear()
+            load(page, path)
             if page.locator("mjx-merror").count():
                 problems.append("mathematics that cannot be read")
-            for width in (1300, 390):
+            for width in (390, 1300):
                 page.set_viewport_size({"width": width, "height": 900})
                 wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
                 if wide > 0:
                     problems.append(f"{wide} pixels too wide at {width}")
-                for scheme in ("light", "dark") if path.stem in ("index", "03_beta_vae") else ():
+                for scheme in ("dark", "light") if path.stem in ("index", "03_beta_vae") else ():
                     page.emulate_media(color_scheme=scheme)
                     name = f"book-{site.parent.name[:7]}-{path.parent.name}-{path.stem}-{width}-{scheme}"
                     page.screenshot(path=lab.ARTEFACTS / f"{name}.png")
             if problems:
-                wrong[path.name] = problems
-            context.close()
+                wrong[path.name] = [*problems]
+        context.close()
         assert not wrong
 
     def test_mathematics_is_set(self, student, chromium):
