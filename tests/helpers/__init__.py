@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-JOBS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # processes that one test may keep busy
 
 
 def generator(seed: int = 0) -> torch.Generator:
