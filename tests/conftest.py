@@ -15,7 +15,16 @@ from course_lib.catalogue import LESSONS
 from course_lib.exercise import Exercise
 from course_lib.exercise.kernels import HAS_TRITON
 
-COSTLY = {"graded", "editions"}  # fixtures of a module: what uses one of them stays on one worker
+# Fixtures of a module: what uses one of them stays on one worker.
+COSTLY = {"graded", "solved_lab", "students_lab", "editions"}
+# What takes longest, by group or marker, so that no worker is left alone with it in the end.
+LONGEST = ("graded", "solved_lab", "students_lab", "editions", "book", "notebooks", "slow")
+
+
+def place(item: pytest.Item) -> int:
+    """Where in the queue a test stands: those of LONGEST first, in that order."""
+    names = {mark.args[0] if mark.name == "xdist_group" else mark.name for mark in item.iter_markers()}
+    return next((i for i, name in enumerate(LONGEST) if name in names), len(LONGEST))
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
@@ -34,6 +43,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(name))
         if "graded" in item.fixturenames:  # the red team's class: some submissions run into their time limit
             item.add_marker(pytest.mark.slow)
+    items.sort(key=place)  # with --no-loadscope-reorder workers take the groups in this order
 
 
 @pytest.fixture
