@@ -72,7 +72,9 @@ def graded(tmp_path_factory):
         door.settimeout(0)
         patch.setenv("COURSE_TEST_SECRET", "COURSE_TEST_SECRET")
         red_team.build(folder / "class", folder / "grades", door.getsockname()[1])
-        failed = small([folder / "class"], folder / "grades", jobs=2)  # while one waits for its limit, the next
+        failed = small(
+            [folder / "class"], folder / "grades", jobs=2
+        )  # while one waits for its limit, the next
         assert failed == {}
         with pytest.raises(BlockingIOError):
             door.accept()
