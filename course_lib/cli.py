@@ -88,11 +88,12 @@ def pretrain(
     if unknown := set(names or ()) - set(known):
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
     folder, names, done = out or data_folder() / ("sweeps" if sweep else "checkpoints"), names or usual, True
+    vaes = [name for name in names if name != "ufdn"]
     with solutions_only():
         if sweep:
             table = folder / "sprites.csv"
             done = pretraining.sweep(steps or pretraining.SWEEP_STEPS, state / "sweep", table, pick_device())
-        elif vaes := [name for name in names if name != "ufdn"]:
+        elif vaes:
             done = pretraining.pretrain(vaes, steps or pretraining.STEPS, state, folder, pick_device())
         if done and "ufdn" in names and not sweep:
             done = pretraining.pretrain_ufdn(folder, steps or pretraining.ufdn.LONG.steps, pick_device())
@@ -100,7 +101,7 @@ def pretrain(
         typer.echo("Interrupted. The same command goes on where it stopped; UFDN starts anew.", err=True)
         raise typer.Exit(1)
     typer.echo(f"{folder} is written.")
-    if not sweep:
+    if not sweep and vaes:
         typer.echo(f"{checkpoints.table(folder)}\n\nThe table belongs into data/README.md.")
 
 
