@@ -19,6 +19,16 @@ from course_lib.files import data_folder, replace
 from course_lib.models import VAE
 
 VAES = ("vae", "beta_vae", "beta_tcvae", "factor_vae")
+SHOWN = (  # in `table`, of a card's metrics
+    "reconstruction (nats)",
+    "KL (nats)",
+    "total correlation (nats)",
+    "mutual information (nats)",
+    "MIG",
+    "DCI disentanglement",
+    "FactorVAE score",
+    "active latents",
+)
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,10 @@ def table(folder: Path | None = None) -> str:
     folder = folder or data_folder() / "checkpoints"
     paths = [path for name in VAES if (path := folder / f"{name}.json").exists()]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    columns = list(dict.fromkeys(name for card in cards for name in card.get("metrics", ())))
-    rows = [["Model", "Weight", "Steps", *columns], ["---"] * (3 + len(columns))]
+    rows = [["Model", "Weight", "Steps", *SHOWN], ["---"] * (3 + len(SHOWN))]
     for card in cards:
         weight = next(f"{k} {card['settings'][k]:g}" for k in ("beta", "gamma") if k in card["settings"])
         found = card.get("metrics", {})
-        values = [f"{found[name]:.3g}" if name in found else "–" for name in columns]
+        values = [f"{found[name]:.3g}" if name in found else "–" for name in SHOWN]
         rows.append([card["method"], weight, f"{card['steps']:,}", *values])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -375,3 +375,43 @@ def test_a_discriminator_gives_one_logit_for_each_code():
     discriminator = experiments.make_discriminator(3, width=8, layers=2)
     assert discriminator(torch.zeros(1, 3)).shape == (1,)
     assert discriminator(torch.zeros(5, 3)).shape == (5,)
+
+
+# ------------------------------------------------------------------ the sweep
+
+
+def sweep_rows() -> list[dict]:
+    return [
+        {
+            "method": method,
+            "weight": weight,
+            "seed": seed,
+            "machine": "any",
+            "reconstruction (nats)": 10.0 + weight,
+        }
+        | {"FactorVAE score": 0.1 * weight + 0.01 * seed**2, "MIG": 0.2}
+        for method, weight in (("VAE", 1.0), ("FactorVAE", 2.0), ("FactorVAE", 4.0))
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_medians_of_a_sweep_are_those_of_each_weight():
+    found = experiments.sweep_medians(sweep_rows())
+    assert [(m["method"], m["weight"], m["runs"]) for m in found] == [
+        ("VAE", 1, 3),
+        ("FactorVAE", 2, 3),
+        ("FactorVAE", 4, 3),
+    ]
+    assert [m["FactorVAE score"] for m in found] == pytest.approx([0.11, 0.21, 0.41])
+    assert "seed" not in found[0] and "machine" not in found[0]
+
+
+def test_the_figure_of_a_sweep_shows_every_run_and_joins_the_medians():
+    figure = experiments.sweep_figure(sweep_rows())
+    for ax in figure.axes:
+        dots = [len(collection.get_offsets()) for collection in ax.collections]
+        joined = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+        assert dots == [3, 6] and joined["FactorVAE"] == [12, 14]
+        assert {text.get_text() for text in ax.texts} >= {"2", "4"}
+    said = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert "published, FactorVAE" in said and "published, beta-VAE" in said

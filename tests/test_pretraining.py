@@ -1,5 +1,6 @@
 """The checkpoints load and are worth what their cards say; training them goes on exactly where it stopped."""
 
+import contextlib
 import json
 
 import pytest
@@ -43,7 +44,7 @@ def small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def sprites():
-    return Sprites(64)
+    return Sprites(32)
 
 
 @pytest.mark.parametrize("name", checkpoints.VAES)
@@ -70,6 +71,16 @@ def test_the_folder_holds_the_recipes_and_is_small():
         f"{name}.{kind}" for name in (*checkpoints.VAES, "ufdn", *KEPT) for kind in ("safetensors", "json")
     }
     assert all(path.stat().st_size < 1.6e6 for path in folder.iterdir())
+
+
+def test_a_checkpoint_is_the_median_seed_of_its_runs_in_the_sweep():
+    rows = pretraining.read_sweep(data_folder() / "sweeps" / "sprites.csv")
+    for name, recipe in pretraining.RECIPES.items():
+        runs = [r for r in rows if (r["method"], r["weight"]) == (recipe.method, recipe.weight)]
+        ranked = sorted(runs, key=lambda r: r["DCI disentanglement"])
+        assert len(runs) == 3 and ranked[1]["seed"] == recipe.seed, name
+        settings = checkpoints.load(name).card["settings"]
+        assert settings == json.loads(json.dumps(recipe.settings())), name
 
 
 def test_the_readme_shows_the_cards():
@@ -239,6 +250,94 @@ def test_each_pixel_counts_as_often_as_the_recipe_says(method):
     training.step(0)
     after = training.vae.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_weight_grows_from_the_plain_vaes(small):
+    for method, plain in (("beta-VAE", 1.0), ("beta-TCVAE", 1.0), ("FactorVAE", 0.0)):
+        recipe = pretraining.Recipe(method, 5.0, batch=4, width=8, layers=2, warm_up=4)
+        training = pretraining.Training(recipe)
+        weights = []
+        for _ in range(6):
+            weights.append(float(training.weight()))
+            training.step(0)
+        assert weights == pytest.approx([plain + (5 - plain) * share for share in (0, 0.25, 0.5, 0.75, 1, 1)])
+
+
+def test_a_training_settles_to_the_papers_batch_and_learning_rate(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "SETTLED", pretraining.Recipe("", 1.0, batch=2, lr=1e-5))
+    sizes = []
+    recipe = pretraining.Recipe("VAE", 1.0, batch=4, lr=1e-3, settle=2)
+    training = pretraining.Training(recipe)
+    draw = training.draw
+    monkeypatch.setattr(training, "draw", lambda n, g: sizes.append(n) or draw(n, g))
+    rates = []
+    for _ in range(2):  # rounds
+        assert training.advance(2)
+        rates.append(training.players.vae_optimiser.param_groups[0]["lr"])
+    assert sizes == [4, 4, 2, 2] and rates == [1e-3, 1e-5]
+    assert training.card()["settings"]["from step 2"] == {"batch": 2, "Adam lr": 1e-5}
+
+
+# ------------------------------------------------------------------ many at once, on a GPU
+
+
+class Graph:
+    """What a CUDA graph is to `train_together`, without CUDA: RECORDED ordinary steps a replay."""
+
+    def __init__(self, training):
+        self.training = training
+
+    def replay(self):
+        for _ in range(pretraining.RECORDED):
+            self.training.step(0)
+
+
+@pytest.fixture
+def without_cuda(small, monkeypatch):
+    def recorded(training, stream):
+        report = [training.step(0) for _ in range(pretraining.RECORDED)][-1]
+        training.steps += pretraining.RECORDED
+        return Graph(training), report
+
+    monkeypatch.setattr(pretraining, "RECORDED", 2)
+    monkeypatch.setattr(pretraining, "recorded", recorded)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+
+def test_trainings_side_by_side_are_the_trainings_one_by_one(without_cuda, tmp_path):
+    names = ("vae", "factor_vae")
+    states = [tmp_path / f"{name}.pt" for name in names]
+    for steps in (4, 8):  # the second time from what the first has saved
+        together = [pretraining.Training(SMALL[name]) for name in names]
+        assert pretraining.train_together(together, steps, states)
+    for name, state in zip(names, states, strict=True):
+        alone = pretraining.Training(SMALL[name])
+        alone.advance(8)
+        kept = pretraining.Training(SMALL[name])
+        kept.resume(state)
+        assert kept.steps == 8 and not kept.players.vae_optimiser.param_groups[0]["capturable"]
+        pairs = zip(alone.vae.parameters(), kept.vae.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(ValueError, match="multiple of 2"):
+        pretraining.train_together(together, 9, states)
+
+
+def test_a_run_that_diverges_is_named_after_the_others_are_saved(without_cuda, tmp_path):
+    good, bad = (pretraining.Training(SMALL[name]) for name in ("vae", "beta_vae"))
+    torch.nn.init.constant_(bad.vae.decoder.head[0].weight, float("nan"))
+    states = [tmp_path / "good.pt", tmp_path / "bad.pt"]
+    with pytest.raises(FloatingPointError, match="beta-vae-4-seed0"):
+        pretraining.train_together([good, bad], 4, states)
+    assert good.steps == 4 and states[0].exists()
+
+
+def test_all_images_kept_are_all_images_drawn():
+    only = {"orientation": [0, 7], "x": range(0, 32, 8), "y": [3, 31]}
+    drawn, kept = Sprites(32, only=only), Sprites(32, only=only).keep()
+    factors = drawn.grid.factors(torch.arange(len(drawn)))
+    assert torch.equal(drawn.images(factors), kept.images(factors)) and kept.keep() is kept
 
 
 # ------------------------------------------------------------------ the sweep

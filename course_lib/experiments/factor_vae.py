@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,9 @@ from course_lib.lessons.factor_vae import (
 )
 from course_lib.models import VAE
 from course_lib.training import descend, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------ built on the exercises
 
@@ -173,3 +178,77 @@ def draw_votes(
     held = torch.tensor(sampler.varying, device=generator.device)[choice]
     rows = sampler(held, size, generator).to(codes.device)
     return codes[rows].unflatten(0, (votes, size)), held.to(codes.device)
+
+
+# ------------------------------------------------------------------ the sweep: `course pretrain --sweep`
+
+# FactorVAE scores that Kim and Mnih (2018) report for their best settings, gamma = 40 and beta = 4, both at a reconstruction of
+# about 45 nats: 64×64 pixels, so that nats are not ours.
+PUBLISHED = {"FactorVAE": 0.82, "beta-VAE": 0.73}
+
+
+def sweep_medians(rows: list[dict]) -> list[dict]:
+    """One row for each method and weight: their number of runs, and the medians of all numbers."""
+
+    def setting(row: dict) -> tuple[str, float]:
+        return row["method"], row["weight"]
+
+    found = []
+    for (method, weight), same in groupby(rows, setting):
+        runs = list(same)
+        numbers = [
+            name for name, value in runs[0].items() if name not in ("method", "weight", "seed", "machine")
+        ]
+        middle = {name: median(run[name] for run in runs) for name in numbers}
+        found.append({"method": method, "weight": weight, "runs": len(runs)} | middle)
+    return found
+
+
+def sweep_figure(rows: list[dict], scores: tuple[str, ...] = ("FactorVAE score", "MIG")) -> Figure:
+    """Scores against reconstruction: a dot a run, the medians of each weight joined and labelled, published scores dashed."""
+    import matplotlib.pyplot as plt
+
+    from course_lib import plots
+
+    plots.use_style()
+    figure, axes = plt.subplots(1, len(scores), figsize=(4.6 * len(scores), 3.9), squeeze=False)
+    medians = sweep_medians(rows)
+    for ax, score in zip(axes[0], scores, strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            colour = plots.PALETTE[method]
+            runs = [row for row in rows if row["method"] == method]
+            middle = [row for row in medians if row["method"] == method]
+            places = [[row[name] for row in middle] for name in ("reconstruction (nats)", score)]
+            ax.scatter(
+                [row["reconstruction (nats)"] for row in runs],
+                [row[score] for row in runs],
+                16,
+                colour,
+                alpha=0.45,
+            )
+            ax.plot(*places, "o-", color=colour, markersize=7, label=method)
+            for row, x, y in zip(middle, *places, strict=True):
+                if method != "VAE":
+                    ax.annotate(
+                        f"{row['weight']:g}",
+                        (x, y),
+                        (3, 5),
+                        textcoords="offset points",
+                        fontsize=9,
+                        color=colour,
+                    )
+        if score == "FactorVAE score":
+            for method, value in PUBLISHED.items():
+                ax.axhline(value, color=plots.PALETTE[method], linestyle="--", linewidth=1)
+                ax.text(
+                    1,
+                    value,
+                    f"published, {method}",
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                    transform=ax.get_yaxis_transform(),
+                )
+        ax.set(xlabel="reconstruction (nats per image)", ylabel=score, ylim=(0, None))
+    axes[0, 0].legend(loc="lower right", fontsize=9)
+    return figure

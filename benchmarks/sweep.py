@@ -1,0 +1,33 @@
+"""The sweep's medians beside the published scores, and what the checkpoints are worth: `python benchmarks/sweep.py`."""
+
+from __future__ import annotations
+
+from course_lib import checkpoints
+from course_lib.experiments.factor_vae import PUBLISHED, sweep_medians
+from course_lib.experiments.pretraining import read_sweep
+from course_lib.files import data_folder
+
+NUMBERS = {
+    "reconstruction (nats)": ".1f",
+    "total correlation (nats)": ".2f",
+    "MIG": ".3f",
+    "DCI disentanglement": ".3f",
+    "FactorVAE score": ".3f",
+    "active latents": ".0f",
+}
+
+
+def main() -> None:
+    rows = read_sweep(data_folder() / "sweeps" / "sprites.csv")
+    print(f"{'':<12}{'weight':>7}{'runs':>6}" + "".join(f"{name:>26}" for name in NUMBERS))
+    for row in sweep_medians(rows):
+        values = "".join(f"{row[name]:>26{kind}}" for name, kind in NUMBERS.items())
+        print(f"{row['method']:<12}{row['weight']:>7g}{row['runs']:>6}{values}")
+    for method, score in PUBLISHED.items():
+        print(f"published, {method}, 64×64, 300,000 steps: FactorVAE score {score}")
+    print()
+    print(checkpoints.table())
+
+
+if __name__ == "__main__":
+    main()
