@@ -98,9 +98,9 @@ def figure_png(figure: Figure, tight: bool = False) -> bytes:
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight" if tight else None, facecolor="white")
     plt.close(figure)
-    Image.open(drawn).convert("RGB").save(
-        buffer, "png", optimize=True
-    )  # nothing is transparent: a tenth less
+    # Nothing is transparent, and 256 colours are enough: half the bytes.
+    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
