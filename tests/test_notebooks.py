@@ -199,6 +199,16 @@ def test_no_two_predictions_are_worded_alike():
     assert len(found) == len(set(found)) >= 3 * len(NOTEBOOKS)
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_prediction_is_compared_at_the_end_of_a_cell(notebook):
+    """Where it stands before other lines, nothing shows the result."""
+    for source in (cell["source"] for cell in code_cells(notebook)):
+        if "%pip" not in source:
+            *before, _ = ast.parse(source).body
+            calls = [x.value for x in before if isinstance(x, ast.Expr) and isinstance(x.value, ast.Call)]
+            assert "compare" not in [getattr(call.func, "attr", "") for call in calls], source
+
+
 def test_there_is_one_notebook_for_each_lesson():
     assert [p.stem for p in NOTEBOOKS] == [x.notebook for x in LESSONS]
 

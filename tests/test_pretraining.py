@@ -263,7 +263,7 @@ def test_a_weight_grows_from_the_plain_vaes(small):
         assert weights == pytest.approx([plain + (5 - plain) * share for share in (0, 0.25, 0.5, 0.75, 1, 1)])
 
 
-def test_a_training_settles_to_the_papers_batch_and_learning_rate(small, tmp_path, monkeypatch):
+def test_a_training_settles_at_its_step(small, tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "SETTLED", pretraining.Recipe("", 1.0, batch=2, lr=1e-5))
     sizes = []
     recipe = pretraining.Recipe("VAE", 1.0, batch=4, lr=1e-3, settle=2)
@@ -271,8 +271,8 @@ def test_a_training_settles_to_the_papers_batch_and_learning_rate(small, tmp_pat
     draw = training.draw
     monkeypatch.setattr(training, "draw", lambda n, g: sizes.append(n) or draw(n, g))
     rates = []
-    for _ in range(2):  # rounds
-        assert training.advance(2)
+    for steps in (1, 4):  # rounds of 2 steps, the second begins at an odd one
+        assert pretraining.train(training, steps, tmp_path / "state.pt")
         rates.append(training.players.vae_optimiser.param_groups[0]["lr"])
     assert sizes == [4, 4, 2, 2] and rates == [1e-3, 1e-5]
     assert training.card()["settings"]["from step 2"] == {"batch": 2, "Adam lr": 1e-5}
@@ -320,8 +320,10 @@ def test_trainings_side_by_side_are_the_trainings_one_by_one(without_cuda, tmp_p
         assert kept.steps == 8 and not kept.players.vae_optimiser.param_groups[0]["capturable"]
         pairs = zip(alone.vae.parameters(), kept.vae.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
-    with pytest.raises(ValueError, match="multiple of 2"):
-        pretraining.train_together(together, 9, states)
+    settling = pretraining.Training(pretraining.Recipe("VAE", 1.0, batch=4, settle=2))
+    for trainings, steps in ((together, 9), ([settling], 4)):
+        with pytest.raises(ValueError, match="multiple of 2"):
+            pretraining.train_together(trainings, steps, states[: len(trainings)])
 
 
 def test_a_run_that_diverges_is_named_after_the_others_are_saved(without_cuda, tmp_path):
@@ -330,7 +332,7 @@ def test_a_run_that_diverges_is_named_after_the_others_are_saved(without_cuda, t
     states = [tmp_path / "good.pt", tmp_path / "bad.pt"]
     with pytest.raises(FloatingPointError, match="beta-vae-4-seed0"):
         pretraining.train_together([good, bad], 4, states)
-    assert good.steps == 4 and states[0].exists()
+    assert good.steps == 4 and states[0].exists() and not states[1].exists()
 
 
 def test_all_images_kept_are_all_images_drawn():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -185,23 +186,26 @@ def draw_votes(
 # FactorVAE scores that Kim and Mnih (2018) report for their best settings, gamma = 40 and beta = 4, both at a reconstruction of
 # about 45 nats: 64×64 pixels, so that nats are not ours.
 PUBLISHED = {"FactorVAE": 0.82, "beta-VAE": 0.73}
+SETTING = ("method", "weight", "seed", "steps", "seconds", "machine")  # of a run; all else is measured
 
 
 def sweep_medians(rows: list[dict]) -> list[dict]:
-    """One row for each method and weight: their number of runs, and the medians of all numbers."""
-
-    def setting(row: dict) -> tuple[str, float]:
-        return row["method"], row["weight"]
-
+    """One row for each method and weight: the number of its runs, and the medians of what was measured."""
+    settings: dict[tuple[str, float], list[dict]] = {}
+    for row in rows:
+        settings.setdefault((row["method"], row["weight"]), []).append(row)
     found = []
-    for (method, weight), same in groupby(rows, setting):
-        runs = list(same)
-        numbers = [
-            name for name, value in runs[0].items() if name not in ("method", "weight", "seed", "machine")
-        ]
-        middle = {name: median(run[name] for run in runs) for name in numbers}
-        found.append({"method": method, "weight": weight, "runs": len(runs)} | middle)
+    for (method, weight), runs in settings.items():
+        measured = [name for name in runs[0] if name not in SETTING]
+        medians = {name: median(run[name] for run in runs) for name in measured}
+        found.append({"method": method, "weight": weight, "runs": len(runs)} | medians)
     return found
+
+
+def best_median(rows: list[dict], method: str, score: str, most: float = math.inf) -> dict:
+    """Of a method's medians, those of the weight with the best score; only weights that reconstruct with at most so many nats."""
+    medians = [m for m in sweep_medians(rows) if m["method"] == method and m["reconstruction (nats)"] <= most]
+    return max(medians, key=lambda m: m[score])
 
 
 def sweep_figure(rows: list[dict], scores: tuple[str, ...] = ("FactorVAE score", "MIG")) -> Figure:

@@ -1,12 +1,14 @@
 """Long trainings, resumable (`course pretrain`): the checkpoints of lessons 03, 04 and 06, and the sweep of lesson 04.
 
 A training is saved every ROUND steps and goes on exactly where it stopped. Several processes may work at once: a
-training that another one holds is passed over.
+training that another one holds is passed over. On a GPU one process trains the runs of the sweep side by side, and saves
+them every minute.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +59,7 @@ class Recipe:
     discriminator_lr: float = 1e-3
     discriminator_steps: int = 5  # updates for each of the VAE
     warm_up: int = 0  # steps in which the weight grows from the plain VAE's
-    settle: int = 0  # the step from which on the papers' batch and learning rate hold; 0: never
+    settle: int = 0  # the step from which on Kim and Mnih's batch and learning rate hold; 0: never
 
     @property
     def name(self) -> str:
@@ -88,7 +90,7 @@ class Recipe:
         return found
 
 
-SETTLED = Recipe("", 1.0, batch=64, lr=1e-4)  # the papers' on dSprites
+SETTLED = Recipe("", 1.0, batch=64, lr=1e-4)  # of which only these two count
 
 # ------------------------------------------------------------------ what is trained
 
@@ -189,7 +191,7 @@ class Training:
 
     def step(self, i: int) -> dict[str, Tensor]:
         """One update on a batch of the grid, drawn afresh."""
-        recipe, weight, batch = self.recipe, self.weight(), self.usual().batch
+        recipe, weight, batch = self.recipe, self.weight(), self.in_force().batch
         self.updates += 1
         if recipe.method == "FactorVAE":
             return factor_vae.update(
@@ -209,8 +211,8 @@ class Training:
         """n images of the grid, as the network is shown them."""
         return self.players.vae.show(self.data.sample(n, generator)[0])
 
-    def usual(self) -> Recipe:
-        """Whose batch and learning rate hold now."""
+    def in_force(self) -> Recipe:
+        """The recipe whose batch and learning rate hold now."""
         return SETTLED if 0 < self.recipe.settle <= self.steps else self.recipe
 
     def weight(self) -> float | Tensor:
@@ -232,7 +234,7 @@ class Training:
     def advance(self, steps: int) -> bool:
         """Train for so many steps; False where the user interrupted."""
         for group in self.players.vae_optimiser.param_groups:
-            group["lr"] = self.usual().lr
+            group["lr"] = self.in_force().lr
         start = time.perf_counter()
         history = fit(self.step, steps, f"{self.recipe.name}, from step {self.steps}")
         done = len(history.get("loss", ()))
@@ -287,7 +289,9 @@ def train(training: Training, steps: int, state: Path) -> bool:
     if state.exists():
         training.resume(state)
     while training.steps < steps:
-        finished = training.advance(min(ROUND, steps - training.steps))
+        settle = training.recipe.settle
+        end = settle if training.steps < settle < steps else steps
+        finished = training.advance(min(ROUND, end - training.steps))
         training.save(state)
         if not finished:
             return False
@@ -306,25 +310,32 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
 
     Most of a step of a small network is the launch of some hundred kernels. So the next RECORDED steps of each training are
     recorded as a CUDA graph, which is launched as a whole, and the graphs run side by side, in streams.
-    Where some diverge, the others are trained to their end; then FloatingPointError tells which.
+    One that diverges ends, and its state is not saved. FloatingPointError tells of it when the others are done.
     """
     torch.set_float32_matmul_precision("high")  # most of a FactorVAE's time is the discriminator's products
-    if steps % RECORDED:
-        raise ValueError(f"steps: expected a multiple of {RECORDED}, got {steps}")
+    if steps % RECORDED or any(training.recipe.settle for training in trainings):
+        raise ValueError(
+            f"expected a multiple of {RECORDED} steps, got {steps}, and recipes that do not settle"
+        )
     for training, state in zip(trainings, states, strict=True):
         if state.exists():
             training.resume(state)
-    todo = [(x, state) for x, state in zip(trainings, states, strict=True) if x.steps < steps]
+    todo = [
+        (training, state) for training, state in zip(trainings, states, strict=True) if training.steps < steps
+    ]
     streams = [torch.cuda.Stream() for _ in todo[:STREAMS]]
-    runs = [(x, streams[i % STREAMS], *recorded(x, streams[i % STREAMS])) for i, (x, _) in enumerate(todo)]
-    finished, saved = True, time.monotonic()
-    bar = tqdm(total=steps, initial=RECORDED, desc=f"{len(runs)} at once")
-    with bar:
+    runs = []
+    for i, (training, state) in enumerate(todo):
+        stream = streams[i % STREAMS]
+        runs.append((training, state, stream, *recorded(training, stream)))
+    finished, saved, diverged = True, time.monotonic(), []
+    with tqdm(total=steps, desc=f"{len(runs)} at once", disable=bool(os.environ.get("TQDM_DISABLE"))) as bar:
         while finished and (active := [run for run in runs if run[0].steps < steps]):
-            start, left = time.perf_counter(), [steps - run[0].steps for run in active]
+            start = time.perf_counter()
+            last = max(steps - training.steps for training, *_ in active) <= ROUND
             try:
-                for _ in range(min(ROUND, max(left)) // RECORDED):
-                    for training, stream, graph, _ in active:
+                for _ in range(ROUND // RECORDED):
+                    for training, _, stream, graph, _ in active:
                         if training.steps < steps:
                             with torch.cuda.stream(stream):
                                 graph.replay()
@@ -332,16 +343,16 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
             except KeyboardInterrupt:
                 finished = False
             torch.cuda.synchronize()
-            bar.update(min(ROUND, max(left)))
-            for training, *_ in active:
+            bar.update(min(training.steps for training, *_ in active) - bar.n)
+            for training, *_, report in active:
                 training.seconds += (time.perf_counter() - start) / len(active)
-            if not finished or max(left) <= ROUND or time.monotonic() - saved > SAVE:
+                if not torch.stack([*report.values()]).isfinite().all():
+                    diverged.append(training.recipe.name)
+            runs = [run for run in runs if run[0].recipe.name not in diverged]
+            if last or not finished or time.monotonic() - saved > SAVE:
                 saved = time.monotonic()
-                for training, state in todo:
+                for training, state, *_ in runs:
                     training.save(state)
-    diverged = [
-        x.recipe.name for x, _, _, report in runs if not torch.stack([*report.values()]).isfinite().all()
-    ]
     if diverged:
         raise FloatingPointError(f"diverged: {', '.join(diverged)}; lower their learning rate")
     return finished
