@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
@@ -413,5 +414,6 @@ def test_the_figure_of_a_sweep_shows_every_run_and_joins_the_medians():
         joined = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
         assert dots == [3, 6] and joined["FactorVAE"] == [12, 14]
         assert {text.get_text() for text in ax.texts} >= {"2", "4"}
+    plt.close(figure)
     said = " ".join(text.get_text() for text in figure.axes[0].texts)
     assert "published, FactorVAE" in said and "published, beta-VAE" in said

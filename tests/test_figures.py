@@ -47,7 +47,7 @@ def test_a_picture_carries_its_words_and_its_bytes():
     markup = plots.picture_html(png, 'x < "y"')
     assert markup.startswith('<img alt="x &lt; &quot;y&quot;" src="data:image/png;base64,')
     assert base64.b64decode(re.search(r'base64,([^"]*)"', markup).group(1)) == png
-    assert not plt.get_fignums()
+    assert not plt.fignum_exists(figure.number)
 
 
 def test_lines_between_images_have_the_grey_asked_for():
