@@ -34,6 +34,7 @@ from course_lib.files import data_folder, replace
 from course_lib.lessons import factor_vae
 from course_lib.lessons import on_the_gpu as lesson
 from course_lib.models import VAE
+from course_lib.training import capture
 
 SIZES = (4096, 16_384, 65_536)
 AIMS = {  # on an H100
@@ -45,9 +46,9 @@ AIMS = {  # on an H100
 
 
 def milliseconds(
-    call: Callable[[], object], device: torch.device, warm_up: int = 2, repeats: int = 10, least: int = 3
+    call: Callable[[], object], device: torch.device, warm_up: int = 2, repeats: int = 10
 ) -> float:
-    """The median time of a call that keeps the device busy; of `least` calls where `repeats` would take seconds."""
+    """The median time of a call that keeps the device busy; of fewer calls, but three, where they take more than a second."""
     if device.type != "cuda":  # a rehearsal
         start = time.perf_counter()
         call()
@@ -55,7 +56,7 @@ def milliseconds(
     cache = torch.empty(256 * 1024**2, dtype=torch.int8, device=device)  # larger than any second-level cache
     times = []
     for i in range(warm_up + repeats):
-        if sum(times) > 1000 and len(times) >= least:
+        if sum(times) > 1000 and len(times) >= 3:
             break
         cache.zero_()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -170,12 +171,7 @@ def captured(step: Callable[[], object], generator: torch.Generator | None = Non
         for _ in range(3):
             step()
     torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    if generator:
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    return capture(step, generator)[0].replay
 
 
 def factor_vae_steps(device: torch.device, batch: int = 64) -> dict[str, Callable[[], object]]:
@@ -232,14 +228,18 @@ def notebooks() -> dict[str, float]:
     return found | {"training of the whole course (s)": round(trained, 1)}
 
 
+def show(numbers: dict[str, float | str]) -> None:
+    for name, value in numbers.items():
+        print(f"{name:<56}{value!s:>14}  {AIMS.get(name, '')}", flush=True)
+
+
 def measure(device: torch.device, sizes: tuple[int, ...] = SIZES) -> dict[str, float | str]:
     """All but the notebooks, each printed as soon as it is known."""
     found: dict[str, float | str] = {}
 
     def add(numbers: dict[str, float | str]) -> None:
         found.update(numbers)
-        for name, value in numbers.items():
-            print(f"{name:<56}{value!s:>14}  {AIMS.get(name, '')}", flush=True)
+        show(numbers)
 
     add(rendering(device, 4096 if device.type == "cuda" else 4))
     add(training(device))
@@ -268,7 +268,7 @@ def main() -> None:
     if not args.no_notebooks:
         timed = notebooks()
         numbers |= timed
-        print("\n".join(f"{name:<56}{value!s:>14}  {AIMS.get(name, '')}" for name, value in timed.items()))
+        show(timed)
     if args.write:
         name = torch.cuda.get_device_name(device)
         card = {"device": name, "machine": machine(device), "torch": torch.__version__, "numbers": numbers}

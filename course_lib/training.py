@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from course_lib.cores import share_cores
 from course_lib.models import mlp
 
+T = TypeVar("T")
 REFRESH = 1.0  # seconds between two looks at the loss: each makes the processor wait for the device
 
 
@@ -82,6 +84,21 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
+
+
+def capture(
+    call: Callable[[], T], generator: torch.Generator | None = None, stream: torch.cuda.Stream | None = None
+) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A CUDA graph of a call that may draw from `generator`, and what the call returned: tensors that a replay writes anew.
+
+    What the call makes only the first time must have been made before, in a stream that is not the default one.
+    """
+    graph = torch.cuda.CUDAGraph()
+    if generator:
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph, stream=stream):
+        result = call()
+    return graph, result
 
 
 @contextlib.contextmanager

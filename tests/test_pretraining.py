@@ -264,7 +264,7 @@ def test_a_weight_grows_from_the_plain_vaes(small):
 
 
 def test_a_training_settles_at_its_step(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "SETTLED", pretraining.Recipe("", 1.0, batch=2, lr=1e-5))
+    monkeypatch.setattr(pretraining, "SETTLED", {"batch": 2, "lr": 1e-5})
     sizes = []
     recipe = pretraining.Recipe("VAE", 1.0, batch=4, lr=1e-3, settle=2)
     training = pretraining.Training(recipe)

@@ -26,6 +26,7 @@ from course_lib.models import VAE
 from course_lib.training import descend, fit
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------ built on the exercises
@@ -208,51 +209,37 @@ def best_median(rows: list[dict], method: str, score: str, most: float = math.in
     return max(medians, key=lambda m: m[score])
 
 
-def sweep_figure(rows: list[dict], scores: tuple[str, ...] = ("FactorVAE score", "MIG")) -> Figure:
-    """Scores against reconstruction: a dot a run, the medians of each weight joined and labelled, published scores dashed."""
+def sweep_figure(rows: list[dict]) -> Figure:
+    """FactorVAE score and MIG against reconstruction: a dot a run, medians of each weight joined and labelled, published scores dashed."""
     import matplotlib.pyplot as plt
 
     from course_lib import plots
 
     plots.use_style()
-    figure, axes = plt.subplots(1, len(scores), figsize=(4.6 * len(scores), 3.9), squeeze=False)
-    medians = sweep_medians(rows)
-    for ax, score in zip(axes[0], scores, strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.9))
+    for ax, score in zip(axes, ("FactorVAE score", "MIG"), strict=True):
         for method in dict.fromkeys(row["method"] for row in rows):
-            colour = plots.PALETTE[method]
             runs = [row for row in rows if row["method"] == method]
-            middle = [row for row in medians if row["method"] == method]
-            places = [[row[name] for row in middle] for name in ("reconstruction (nats)", score)]
-            ax.scatter(
-                [row["reconstruction (nats)"] for row in runs],
-                [row[score] for row in runs],
-                16,
-                colour,
-                alpha=0.45,
-            )
-            ax.plot(*places, "o-", color=colour, markersize=7, label=method)
-            for row, x, y in zip(middle, *places, strict=True):
-                if method != "VAE":
-                    ax.annotate(
-                        f"{row['weight']:g}",
-                        (x, y),
-                        (3, 5),
-                        textcoords="offset points",
-                        fontsize=9,
-                        color=colour,
-                    )
-        if score == "FactorVAE score":
-            for method, value in PUBLISHED.items():
-                ax.axhline(value, color=plots.PALETTE[method], linestyle="--", linewidth=1)
-                ax.text(
-                    1,
-                    value,
-                    f"published, {method}",
-                    ha="right",
-                    va="bottom",
-                    fontsize=8,
-                    transform=ax.get_yaxis_transform(),
-                )
+            _draw_runs(ax, runs, score, plots.PALETTE[method])
         ax.set(xlabel="reconstruction (nats per image)", ylabel=score, ylim=(0, None))
-    axes[0, 0].legend(loc="lower right", fontsize=9)
+    for method, value in PUBLISHED.items():
+        axes[0].axhline(value, color=plots.PALETTE[method], linestyle="--", linewidth=1)
+        place = {"ha": "right", "va": "bottom", "transform": axes[0].get_yaxis_transform()}
+        axes[0].text(1, value, f"published, {method}", fontsize=8, **place)
+    axes[0].legend(loc="lower right", fontsize=9)
     return figure
+
+
+def _draw_runs(ax: Axes, runs: list[dict], score: str, colour: str) -> None:
+    """One method's runs as dots, and the medians of its weights joined."""
+
+    def places(rows: list[dict]) -> list[list[float]]:
+        return [[row[name] for row in rows] for name in ("reconstruction (nats)", score)]
+
+    medians = sweep_medians(runs)
+    ax.scatter(*places(runs), 16, colour, alpha=0.45)
+    ax.plot(*places(medians), "o-", color=colour, markersize=7, label=runs[0]["method"])
+    for row, x, y in zip(medians, *places(medians), strict=True):
+        if row["method"] != "VAE":
+            beside = {"xytext": (3, 5), "textcoords": "offset points"}
+            ax.annotate(f"{row['weight']:g}", (x, y), **beside, fontsize=9, color=colour)

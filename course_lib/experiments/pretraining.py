@@ -8,6 +8,7 @@ them every minute.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from course_lib.files import read_table, replace, write_table
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
-from course_lib.training import descend, fit, keep_freed_memory, seeded
+from course_lib.training import capture, descend, fit, keep_freed_memory, seeded
 
 LATENTS = 10
 BOUND_IMAGES = 16_384  # over which reconstruction and KL are averaged
@@ -78,7 +79,7 @@ class Recipe:
             "seed": self.seed,
         }
         if self.settle:
-            found[f"from step {self.settle:,}"] = {"batch": SETTLED.batch, "Adam lr": SETTLED.lr}
+            found[f"from step {self.settle:,}"] = {"batch": SETTLED["batch"], "Adam lr": SETTLED["lr"]}
         if adversarial:
             found["discriminator"] = {
                 "width": self.width,
@@ -90,7 +91,8 @@ class Recipe:
         return found
 
 
-SETTLED = Recipe("", 1.0, batch=64, lr=1e-4)  # of which only these two count
+SETTLED = {"batch": 64, "lr": 1e-4}
+
 
 # ------------------------------------------------------------------ what is trained
 
@@ -118,7 +120,6 @@ _METHODS = {
         "discriminator_steps": 1,
     },
 }
-COLUMNS = ("method", "weight", "seed", "steps", "seconds", "machine")
 
 
 def _swept(method: str, weight: float, seed: int, **more: int) -> Recipe:
@@ -212,8 +213,9 @@ class Training:
         return self.players.vae.show(self.data.sample(n, generator)[0])
 
     def in_force(self) -> Recipe:
-        """The recipe whose batch and learning rate hold now."""
-        return SETTLED if 0 < self.recipe.settle <= self.steps else self.recipe
+        """The recipe with the batch and learning rate that hold now."""
+        settled = 0 < self.recipe.settle <= self.steps
+        return replace_settings(self.recipe, **SETTLED) if settled else self.recipe
 
     def weight(self) -> float | Tensor:
         """Beta or gamma at this step."""
@@ -305,6 +307,17 @@ STREAMS = 32  # PyTorch has as many; the trainings of one stream take turns
 SAVE = 60.0  # seconds between two saved states
 
 
+@dataclass(eq=False)
+class Run:
+    """A training on its way in a stream: RECORDED steps as a graph, and the report of the last of them."""
+
+    training: Training
+    state: Path
+    stream: torch.cuda.Stream
+    graph: torch.cuda.CUDAGraph
+    report: dict[str, Tensor]
+
+
 def train_together(trainings: list[Training], steps: int, states: list[Path]) -> bool:
     """Train all to `steps` steps at once on their CUDA device, from where the files `states` left them; False where interrupted.
 
@@ -317,45 +330,48 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
         raise ValueError(
             f"expected a multiple of {RECORDED} steps, got {steps}, and recipes that do not settle"
         )
-    for training, state in zip(trainings, states, strict=True):
+    pairs = list(zip(trainings, states, strict=True))
+    for training, state in pairs:
         if state.exists():
             training.resume(state)
-    todo = [
-        (training, state) for training, state in zip(trainings, states, strict=True) if training.steps < steps
-    ]
-    streams = [torch.cuda.Stream() for _ in todo[:STREAMS]]
+    pairs = [(training, state) for training, state in pairs if training.steps < steps]
+    streams = [torch.cuda.Stream() for _ in pairs[:STREAMS]]
     runs = []
-    for i, (training, state) in enumerate(todo):
-        stream = streams[i % STREAMS]
-        runs.append((training, state, stream, *recorded(training, stream)))
+    for (training, state), stream in zip(pairs, itertools.cycle(streams)):
+        runs.append(Run(training, state, stream, *recorded(training, stream)))
     finished, saved, diverged = True, time.monotonic(), []
     with tqdm(total=steps, desc=f"{len(runs)} at once", disable=bool(os.environ.get("TQDM_DISABLE"))) as bar:
-        while finished and (active := [run for run in runs if run[0].steps < steps]):
+        while finished and (active := [run for run in runs if run.training.steps < steps]):
             start = time.perf_counter()
-            last = max(steps - training.steps for training, *_ in active) <= ROUND
+            last = max(steps - run.training.steps for run in active) <= ROUND
             try:
-                for _ in range(ROUND // RECORDED):
-                    for training, _, stream, graph, _ in active:
-                        if training.steps < steps:
-                            with torch.cuda.stream(stream):
-                                graph.replay()
-                            training.steps += RECORDED
+                replay(active, steps)
             except KeyboardInterrupt:
                 finished = False
             torch.cuda.synchronize()
-            bar.update(min(training.steps for training, *_ in active) - bar.n)
-            for training, *_, report in active:
-                training.seconds += (time.perf_counter() - start) / len(active)
-                if not torch.stack([*report.values()]).isfinite().all():
-                    diverged.append(training.recipe.name)
-            runs = [run for run in runs if run[0].recipe.name not in diverged]
+            bar.update(min(run.training.steps for run in active) - bar.n)
+            for run in active:
+                run.training.seconds += (time.perf_counter() - start) / len(active)
+            lost = [run for run in active if not torch.stack([*run.report.values()]).isfinite().all()]
+            diverged += [run.training.recipe.name for run in lost]
+            runs = [run for run in runs if run not in lost]
             if last or not finished or time.monotonic() - saved > SAVE:
                 saved = time.monotonic()
-                for training, state, *_ in runs:
-                    training.save(state)
+                for run in runs:
+                    run.training.save(run.state)
     if diverged:
         raise FloatingPointError(f"diverged: {', '.join(diverged)}; lower their learning rate")
     return finished
+
+
+def replay(runs: list[Run], steps: int) -> None:
+    """A round of ROUND steps of each, in turns; none goes beyond `steps`."""
+    for _ in range(ROUND // RECORDED):
+        for run in runs:
+            if run.training.steps < steps:
+                with torch.cuda.stream(run.stream):
+                    run.graph.replay()
+                run.training.steps += RECORDED
 
 
 def recorded(training: Training, stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
@@ -368,12 +384,13 @@ def recorded(training: Training, stream: torch.cuda.Stream) -> tuple[torch.cuda.
             training.step(0)
     training.steps += ordinary
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(training.generator)
-    with torch.cuda.graph(graph, stream=stream):
+
+    def steps() -> dict[str, Tensor]:
         for _ in range(RECORDED):
             report = training.step(0)
-    return graph, report
+        return report
+
+    return capture(steps, training.generator, stream)
 
 
 def pretrain(
@@ -522,7 +539,7 @@ def _add_row(table: Path, row: dict) -> None:
         rows = [*read_sweep(table), row]
         methods = list(WEIGHTS)
         rows.sort(key=lambda r: (methods.index(r["method"]), r["weight"], r["seed"], r["steps"]))
-        names = list(dict.fromkeys([*COLUMNS, *(name for r in rows for name in r)]))
+        names = list(dict.fromkeys([*factor_vae.SETTING, *(name for r in rows for name in r)]))
         write_table(table, rows, names)
 
 

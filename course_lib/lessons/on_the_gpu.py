@@ -310,23 +310,23 @@ def launch_log_sum_exp(
     return out, launch(kernel, blocks(batch, rows), x=x, out=out, **numbers, ROWS=rows, BLOCK=block)
 
 
-# (rows, block, warps) of both kernels: on a GPU the fastest of twelve that were timed on an H100 (data/gpu).
+# Codes and posteriors at a time, and warps, of a program: of the forward kernel, which keeps its codes, and the backward, which
+# keeps its posteriors. On a GPU the fastest of twelve that were timed on an H100 (data/gpu).
 FORWARD = {"cpu": (4, 16, None), "cuda": (2, 32, 1)}
 BACKWARD = {"cpu": (16, 4, None), "cuda": (8, 32, 4)}
 
 
 def launch_log_aggregate_posterior(
-    kernel: Callable, z: Tensor, mean: Tensor, log_var: Tensor, rows: int = 0, block: int = 0
+    kernel: Callable, z: Tensor, mean: Tensor, log_var: Tensor
 ) -> tuple[Tensor, Trace | None]:
-    """log q(z) and all log q(z_d), (B, 1 + D) in nats, that a kernel has summed over N posteriors; `rows` codes a program."""
+    """log q(z) and all log q(z_d), (B, 1 + D) in nats, that a kernel has summed over N posteriors."""
     (batch, latents), number = z.shape, len(mean)
-    usual = FORWARD["cuda" if z.is_cuda else "cpu"]
-    rows, block = rows or usual[0], block or usual[1]
+    rows, block, warps = FORWARD["cuda" if z.is_cuda else "cpu"]
     out = _unwritten(z, batch, 1 + latents)
     tensors = {"z": z, "mean": mean, "log_var": log_var}
     numbers = {"B": batch, "N": number, "D": latents, **_strides(**tensors)}
     sizes = {"ROWS": rows, "BLOCK": block, "COLUMNS": power_of_two(latents)}
-    trace = launch(kernel, blocks(batch, rows), warps=usual[2], **tensors, out=out, **numbers, **sizes)
+    trace = launch(kernel, blocks(batch, rows), warps=warps, **tensors, out=out, **numbers, **sizes)
     return out - _constants(out, number), trace
 
 
@@ -337,13 +337,10 @@ def launch_backward(
     z: Tensor,
     mean: Tensor,
     log_var: Tensor,
-    rows: int = 0,
-    block: int = 0,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Trace | None]:
-    """The gradients of z, mean and log_var, given that of `out`: `block` posteriors a program, `rows` codes at a time."""
+    """The gradients of z, mean and log_var, given that of `out`."""
     (batch, latents), number = z.shape, len(mean)
-    usual = BACKWARD["cuda" if z.is_cuda else "cpu"]
-    rows, block = rows or usual[0], block or usual[1]
+    rows, block, warps = BACKWARD["cuda" if z.is_cuda else "cpu"]
     sums = out + _constants(out, number)
     found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (z, mean, log_var)]
     tensors = {
@@ -356,7 +353,7 @@ def launch_backward(
     tensors |= dict(zip(("z_gradient", "mean_gradient", "log_var_gradient"), found, strict=True))
     numbers = {"B": batch, "N": number, "D": latents, **_strides(z=z, mean=mean, log_var=log_var)}
     sizes = {"ROWS": rows, "BLOCK": block, "COLUMNS": power_of_two(latents)}
-    trace = launch(kernel, blocks(number, block), warps=usual[2], **tensors, **numbers, **sizes)
+    trace = launch(kernel, blocks(number, block), warps=warps, **tensors, **numbers, **sizes)
     return (found[0], found[1], found[2]), trace
 
 
