@@ -34,11 +34,6 @@ from course_lib.training import descend, fit, fit_classifier, seeded
 SEEDS = (0, 1, 2)
 
 
-def median(values: list[float]) -> float:
-    """The middle one of an odd number of values."""
-    return sorted(values)[len(values) // 2]
-
-
 # ------------------------------------------------------------------ independent components
 
 SOURCES = ("Laplace", "uniform", "Gaussian")
