@@ -252,6 +252,14 @@ def test_each_pixel_counts_as_often_as_the_recipe_says(method):
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_discriminator_in_bfloat16_is_the_same_one_nearly():
+    coarse = pretraining.Training(SMALL["factor_vae"]).players.discriminator
+    z = torch.randn(1000, pretraining.LATENTS, generator=torch.Generator().manual_seed(0))
+    found, exact = coarse(z), torch.nn.Sequential(*coarse)(z)
+    assert found.dtype == torch.float32 and not torch.equal(found, exact)
+    assert (found - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 def test_a_weight_grows_from_the_plain_vaes(small):
     for method, plain in (("beta-VAE", 1.0), ("beta-TCVAE", 1.0), ("FactorVAE", 0.0)):
         recipe = pretraining.Recipe(method, 5.0, batch=4, width=8, layers=2, warm_up=4)
@@ -391,6 +399,17 @@ def test_a_sweep_goes_on_where_it_was_interrupted(two_runs, tmp_path, monkeypatc
     assert not pretraining.sweep(4, tmp_path, table) and pretraining.read_sweep(table) == []
     assert pretraining.sweep(4, tmp_path, table)
     assert steps == [0, 1, 2, 3, 3, 0, 1, 2, 3] and len(pretraining.read_sweep(table)) == 2
+
+
+def test_a_sweep_names_what_diverged_when_the_others_are_measured(two_runs, tmp_path, monkeypatch):
+    def step(self, i, step=pretraining.Training.step):
+        return {"loss": torch.tensor(torch.nan)} if self.recipe.method == "FactorVAE" else step(self, i)
+
+    monkeypatch.setattr(pretraining.Training, "step", step)
+    table = tmp_path / "sprites.csv"
+    with pytest.raises(FloatingPointError, match=r"factorvae-35-seed0: loss is nan at step 0"):
+        pretraining.sweep(2, tmp_path, table)
+    assert [r["method"] for r in pretraining.read_sweep(table)] == ["VAE"]
 
 
 def test_two_processes_share_a_sweep(two_runs, tmp_path):
