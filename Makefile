@@ -12,8 +12,8 @@ ROOT   := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab $(ROOT) --notebook-dir=notebooks --LabApp.default_url=/lab/tree/start.ipynb
 
-# One worker on each core; the tests of a group share what is costly to make, and so a worker. The longest groups come
-# first: tests/conftest.py.
+# One worker more than cores; the tests of a group share what is costly to make, and so a worker. The longest groups
+# come first: tests/conftest.py.
 SPREAD := --numprocesses auto --dist loadgroup --no-loadscope-reorder
 PYTEST := $(VENV)/bin/python -m pytest $(SPREAD)
 

@@ -11,6 +11,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 import pytest
 import torch
 
+from course_lib import cores
 from course_lib.catalogue import LESSONS
 from course_lib.exercise import Exercise
 from course_lib.exercise.kernels import HAS_TRITON
@@ -19,6 +20,11 @@ from course_lib.exercise.kernels import HAS_TRITON
 COSTLY = {"graded", "solved_lab", "students_lab", "editions"}
 # What takes longest, by group or marker, so that no worker is left alone with it in the end.
 LONGEST = ("graded", "solved_lab", "students_lab", "editions", "book", "notebooks", "slow")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: tests that wait for a page or a time limit leave theirs to another."""
+    return cores.usable_cores() + 1
 
 
 def place(item: pytest.Item) -> int:
