@@ -104,7 +104,9 @@ def report_ufdn() -> None:
     table = data_folder() / "sweeps/ufdn.csv"
     ufdn.write_table(table, device=pick_device())
     rows = ufdn.read_table(table)
-    names = [name for name in rows[0] if name not in ("domains", "method", "seed", "steps")]
+    names = [
+        name for name in rows[-1] if name not in ("domains", "method", "seed", "steps")
+    ]  # the last has all
     print(f"{'medians of 3 seeds':<44}" + "".join(f"{name:>24}" for name in names))
     for run in ufdn.RUNS:
         same = [row for row in rows if (row["domains"], row["method"]) == run]
