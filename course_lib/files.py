@@ -52,7 +52,11 @@ def write_table(path: Path, rows: list[dict], columns: Sequence[str], digits: in
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {k: f"{v:.{digits}g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows
-    )
+
+    def shown(value: object) -> object:
+        if not isinstance(value, float):
+            return value
+        return int(value) if value.is_integer() else f"{value:.{digits}g}"
+
+    writer.writerows({name: shown(value) for name, value in row.items()} for row in rows)
     replace(path, text.getvalue())

@@ -46,10 +46,10 @@ def test_others_may_read_what_a_writer_made_for_itself(tmp_path):
 def test_a_table_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "new" / "table.csv"
     assert read_table(path, ("name",)) == []
-    rows = [{"name": "a, 1", "seed": 0, "score": 0.123456789}, {"name": "2", "seed": 1}]
-    write_table(path, rows, ("name", "seed", "score"), digits=4)
-    assert path.read_bytes() == b'name,seed,score\n"a, 1",0,0.1235\n2,1,\n'
+    rows = [{"name": "a, 1", "steps": 12345, "score": 0.123456789}, {"name": "2", "steps": 1}]
+    write_table(path, rows, ("name", "steps", "score"), digits=4)
+    assert path.read_bytes() == b'name,steps,score\n"a, 1",12345,0.1235\n2,1,\n'
     found = read_table(path, ("name",))
-    assert found == [{"name": "a, 1", "seed": 0.0, "score": 0.1235}, {"name": "2", "seed": 1.0}]
-    write_table(path, found, list(found[0]))
+    assert found == [{"name": "a, 1", "steps": 12345.0, "score": 0.1235}, {"name": "2", "steps": 1.0}]
+    write_table(path, found, list(found[0]), digits=4)  # whole numbers stay whole
     assert read_table(path, ("name",)) == found
