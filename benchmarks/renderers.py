@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from sprites import seconds
 
-from course_lib.datasets.scenes import occlude, sprite_pictures, textures
+from course_lib.datasets.scenes import occlude, textures
 from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.shapes3d import render as render_shapes3d
 from course_lib.datasets.sprites import render as render_sprites
@@ -47,8 +47,7 @@ def compare() -> None:
             "Shapes3D-like": (64, 100, lambda: data.images(factors)),  # noqa: B023
             "its ray caster": (64, 4, lambda: render_shapes3d(latents, size)),  # noqa: B023
             "sprites": (1024, 4, lambda: render_sprites(flat, size)),  # noqa: B023
-            "sprite pictures": (1024, 4, lambda: sprite_pictures(labels, generator(), size)),  # noqa: B023
-            "textures": (1024, 4, lambda: textures(labels, generator(), size)),  # noqa: B023
+            "textures": (1024, 4, lambda: textures(labels % 2, generator(), size)),  # noqa: B023
             "clouds": (1024, 4, lambda: occlude(images[..., :size, :size], 0.6, generator())),  # noqa: B023
         }
         rates = {name: n / seconds(draw, repeats) for name, (n, repeats, draw) in timed.items()}

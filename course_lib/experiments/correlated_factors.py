@@ -114,7 +114,7 @@ def digit_on_texture(split: str, device: torch.device | str = "cpu") -> Draw:
     pool = Pool(*_digits("mnist", split, 1, device), classes=2)
 
     def draw(a: Tensor, generator: torch.Generator) -> Tensor:
-        background = textures(2 * a[:, 1], generator)  # 0 stripes, 2 dots
+        background = textures(a[:, 1], generator)
         u = torch.rand(len(a), 3, generator=generator, device=generator.device).to(a.device)
         return place(pool.draw(a[:, 0], generator), 0.5 + 0.5 * u, background)
 
