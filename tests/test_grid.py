@@ -50,12 +50,6 @@ def test_samples_are_uniform_and_reproducible():
     assert not torch.equal(factors, GRID.sample(n, generator(4)))
 
 
-def test_fixed_factors_stay_and_the_others_vary():
-    factors = GRID.sample(500, generator(0), fixed={"b": 2})
-    assert (factors[:, 1] == 2).all()
-    assert factors[:, 0].unique().tolist() == [0, 1] and factors[:, 2].unique().tolist() == [0, 1, 2, 3]
-
-
 def test_restriction_lists_the_kept_rows():
     grid, kept = GRID.restrict({"a": 1, "c": range(3, 0, -2)})
     assert (grid.names, grid.sizes) == (("b", "c"), (3, 2))
@@ -103,12 +97,6 @@ def long(*rows):
         (lambda: GRID.sample(1, 0), TypeError, "torch.Generator, got int"),
         (lambda: GRID.sample(-1, torch.Generator()), ValueError, "number of points.*got -1"),
         (lambda: GRID.sample(2.0, torch.Generator()), ValueError, "number of points.*got 2.0"),
-        (lambda: GRID.sample(1, torch.Generator(), {"z": 0}), ValueError, "fixed: no factor is called 'z'"),
-        (
-            lambda: GRID.sample(1, torch.Generator(), {"a": 2}),
-            ValueError,
-            "fixed: 'a' takes the integers 0 to 1",
-        ),
         (lambda: GRID.restrict({"z": 0}), ValueError, "only: no factor is called 'z'; choose from"),
         (lambda: GRID.restrict({"b": 3}), ValueError, "only: 'b' takes the integers 0 to 2, got 3"),
         (lambda: GRID.restrict({"b": [0, -1]}), ValueError, "only: 'b' takes the integers 0 to 2, got -1"),

@@ -1,7 +1,7 @@
 """A complete grid of ground-truth factors, and the one-to-one map between its points and row numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,22 +48,14 @@ class FactorGrid:
         self.check(factors)
         return sum(stride * column for stride, column in zip(self.strides, factors.unbind(1), strict=True))
 
-    def sample(self, n: int, generator: torch.Generator, fixed: dict[str, int] | None = None) -> Tensor:
-        """n points (n, K), int64, on the generator's device: uniform, save that `fixed` holds factors still."""
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n points (n, K), int64, on the generator's device, uniform."""
         if not isinstance(generator, torch.Generator):
             raise TypeError(f"expected a torch.Generator, got {type(generator).__name__}")
         if type(n) is not int or n < 0:
             raise ValueError(f"n: expected the number of points, an integer from 0, got {n!r}")
-        fixed = fixed or {}
-        self._check_names(fixed, "fixed")
-        for name, value in fixed.items():
-            self._check_value(name, value, "fixed")
-        device = generator.device
         columns = [
-            torch.full((n,), fixed[name], device=device)
-            if name in fixed
-            else torch.randint(size, (n,), generator=generator, device=device)
-            for name, size in zip(self.names, self.sizes, strict=True)
+            torch.randint(size, (n,), generator=generator, device=generator.device) for size in self.sizes
         ]
         return torch.stack(columns, dim=1)  # (n, K)
 
@@ -84,12 +76,15 @@ class FactorGrid:
         An integer holds its factor still and takes it out of the grid; a range or list keeps those values, which
         the smaller grid numbers from 0 in that order. Factors that `only` does not name stay complete.
         """
-        self._check_names(only, "only")
+        for name in only:
+            if name not in self.names:
+                raise ValueError(f"only: no factor is called {name!r}; choose from {self.names}")
         wanted = [only.get(name, range(size)) for name, size in zip(self.names, self.sizes, strict=True)]
         kept = [list(values) if isinstance(values, range | list | tuple) else [values] for values in wanted]
-        for name, values in zip(self.names, kept, strict=True):
+        for name, size, values in zip(self.names, self.sizes, kept, strict=True):
             for value in values:
-                self._check_value(name, value, "only")
+                if type(value) is not int or not 0 <= value < size:
+                    raise ValueError(f"only: {name!r} takes the integers 0 to {size - 1}, got {value!r}")
             if not values or len(set(values)) < len(values):
                 raise ValueError(
                     f"only: expected at least one value of {name!r}, and none twice, got {values}"
@@ -101,16 +96,6 @@ class FactorGrid:
             )
         names, sizes = zip(*((self.names[k], len(kept[k])) for k in varying), strict=True)
         return FactorGrid(names, sizes), kept
-
-    def _check_names(self, names: Iterable[str], what: str) -> None:
-        for name in names:
-            if name not in self.names:
-                raise ValueError(f"{what}: no factor is called {name!r}; choose from {self.names}")
-
-    def _check_value(self, name: str, value: int, what: str) -> None:
-        size = self.sizes[self.names.index(name)]
-        if type(value) is not int or not 0 <= value < size:
-            raise ValueError(f"{what}: {name!r} takes the integers 0 to {size - 1}, got {value!r}")
 
 
 def _check_long(tensor: Tensor, what: str, ndim: int) -> None:

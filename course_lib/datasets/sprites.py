@@ -14,7 +14,6 @@ from course_lib.datasets.dsprites_file import NAMES, read_dsprites
 from course_lib.datasets.grid import FactorGrid
 
 SHAPES = ("square", "ellipse", "heart")
-SYMMETRY = (4, 2, 1)  # how many rotations in a full turn leave the square, the ellipse, the heart unchanged
 
 # Lengths are in pixels of the original 64x64 images; other sizes are the same picture, sampled differently.
 EXTENT = 64
