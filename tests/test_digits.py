@@ -119,11 +119,6 @@ def test_the_same_call_gives_the_same_images_and_splits_differ(domain):
     assert (distance > 1e-3).all(), "an image of the training split is in the test split"
 
 
-@pytest.mark.parametrize("domain", ["mnist_m", "synth"])
-def test_the_seed_changes_what_is_drawn(domain):
-    assert (digits(domain, n=5, seed=0)[0] != digits(domain, n=5, seed=1)[0]).any()
-
-
 def test_the_first_n_are_the_first_of_all():
     whole, labels = digits("mnist")
     part, part_labels = digits("mnist", n=50)

@@ -16,6 +16,7 @@ FONTS = (  # TrueType files that matplotlib ships
     *("DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral"),
     *("STIXGeneralBol", "STIXGeneralItalic", "cmss10", "cmb10", "cmtt10"),
 )
+SIZE = 32  # pixels along each side of an image
 ATLAS = 48  # pixels of a glyph's field, which spans
 SPAN = 2.0  # digit heights
 CHUNK = 1024  # images drawn at once
@@ -92,28 +93,26 @@ def _resample(field: Tensor, height: int, fine: int) -> Tensor:
     return F.grid_sample(field[None, None], grid, padding_mode="border", align_corners=True)[0]
 
 
-def street_numbers(
-    n: int, generator: torch.Generator, size: int = 32, neighbours: bool = True
-) -> tuple[Tensor, Tensor]:
-    """n images (n, 3, size, size) in [0, 1] and the labels (n,) of their middle digits, on the CPU generator's draws.
+def street_numbers(n: int, generator: torch.Generator, neighbours: bool = True) -> tuple[Tensor, Tensor]:
+    """n images (n, 3, 32, 32) in [0, 1] and the labels (n,) of their middle digits, on the CPU generator's draws.
 
     One to three digits in one font: the middle one is the label, and there may be one to its left, to its right, or
     both, as in SVHN; without neighbours the same images, but for these. Random place, height, rotation, blur, stroke
     around the digits, and colours.
     """
-    parts = [_draw_numbers(min(CHUNK, n - i), generator, size, neighbours) for i in range(0, n, CHUNK)]
+    parts = [_draw_numbers(min(CHUNK, n - i), generator, neighbours) for i in range(0, n, CHUNK)]
     images, labels = zip(*parts, strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
-def _draw_numbers(n: int, generator: torch.Generator, size: int, neighbours: bool) -> tuple[Tensor, Tensor]:
+def _draw_numbers(n: int, generator: torch.Generator, neighbours: bool) -> tuple[Tensor, Tensor]:
     fields, widths = glyphs()
     digits = torch.randint(10, (n, 3), generator=generator)  # left, middle, right
     glyph = 10 * torch.randint(len(FONTS), (n, 1), generator=generator) + digits
     present = torch.rand(n, 3, generator=generator) < torch.tensor([0.5, 2.0, 0.5])
     present &= torch.tensor([neighbours, True, neighbours])
-    height = uniform(generator, 0.5, 0.85, n) * size  # pixels
-    u, v = _text_coordinates(n, height, generator, size)  # (n, S, S) each, in digit heights
+    height = uniform(generator, 0.5, 0.85, n) * SIZE  # pixels
+    u, v = _text_coordinates(height, generator)  # (n, S, S) each, in digit heights
 
     w = widths[glyph]  # (n, 3)
     gap = uniform(generator, 0.05, 0.2, n)
@@ -123,16 +122,17 @@ def _draw_numbers(n: int, generator: torch.Generator, size: int, neighbours: boo
     grid = torch.stack([u[:, None] - offset[:, :, None, None], v[:, None].expand(-1, 3, -1, -1)], dim=-1)
     grid = grid.flatten(0, 1) * 2 / SPAN  # (3n, S, S, 2)
     distance = F.grid_sample(fields[glyph.flatten()], grid, padding_mode="border", align_corners=True)
-    distance = distance.view(n, 3, size, size) * height[:, None, None, None]  # pixels
-    distance = distance.masked_fill(~present[:, :, None, None], -size).amax(1, keepdim=True)
+    distance = distance.view(n, 3, SIZE, SIZE) * height[:, None, None, None]  # pixels
+    distance = distance.masked_fill(~present[:, :, None, None], -SIZE).amax(1, keepdim=True)
     return _paint(distance, generator), digits[:, 1]
 
 
-def _text_coordinates(n: int, height: Tensor, generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
-    """Where pixel centres lie, seen from the middle digit: right and down, (n, size, size), in digit heights."""
+def _text_coordinates(height: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Where pixel centres lie, seen from the middle digit: right and down, (n, S, S), in digit heights."""
+    n = len(height)
     angle = uniform(generator, -0.35, 0.35, n, 1, 1)  # radians
-    shift = uniform(generator, -0.08, 0.08, 2, n, 1, 1) * size
-    pixel = torch.arange(size) + 0.5 - size / 2
+    shift = uniform(generator, -0.08, 0.08, 2, n, 1, 1) * SIZE
+    pixel = torch.arange(SIZE) + 0.5 - SIZE / 2
     x, y = pixel - shift[0], pixel[:, None] - shift[1]
     scale = height[:, None, None]
     return (angle.cos() * x + angle.sin() * y) / scale, (angle.cos() * y - angle.sin() * x) / scale
@@ -154,11 +154,11 @@ def _paint(distance: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(image, ink, cover(distance))
 
 
-def _colours(n: int, generator: torch.Generator, candidates: int = 4) -> tuple[Tensor, Tensor]:
-    """Background and ink (n, 3, 1, 1): of a few random inks, the one that differs most in brightness."""
+def _colours(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Background and ink (n, 3, 1, 1): of four random inks, the one that differs most in brightness."""
     background = torch.rand(n, 1, 3, generator=generator)
-    inks = torch.rand(n, candidates, 3, generator=generator)
-    contrast = ((inks - background) @ torch.tensor(LUMA)).abs()  # (n, candidates)
+    inks = torch.rand(n, 4, 3, generator=generator)
+    contrast = ((inks - background) @ torch.tensor(LUMA)).abs()  # (n, 4)
     best = contrast.argmax(1)
     ink = inks[torch.arange(n), best]
     return background.view(n, 3, 1, 1), ink.view(n, 3, 1, 1)

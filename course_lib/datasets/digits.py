@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.datasets import digit_rendering, mnist_subset
+from course_lib.datasets.digit_rendering import SIZE
 
 DOMAINS = ("mnist", "optdigits", "mnist_m", "synth", "usps", "svhn")
 FROM_FILES = ("mnist", "usps", "svhn")
-SIZE = 32
 RENDERED = {"train": 10_000, "test": 2_000}
 
 
@@ -31,7 +31,6 @@ def digits(
     *,
     n: int | None = None,
     channels: int = 3,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     root: str | Path | None = None,
     download: bool = False,
@@ -40,7 +39,6 @@ def digits(
 
     n         the first n images only; `synth` draws as many as are asked for. What is drawn depends on n.
     channels  3, grey images repeated, or 1, colours turned into brightness.
-    seed      of what is drawn: the backgrounds of `mnist_m` and all of `synth`. The two splits never share a draw.
     root      the folder of the original files, for `usps`, `svhn` and the full `mnist`; with download=True torchvision
               gets them there first.
 
@@ -49,14 +47,14 @@ def digits(
     """
     _check(domain, split, n, channels, root, download)
     if domain == "synth":
-        images, labels = digit_rendering.street_numbers(n or RENDERED[split], _generator(seed, split))
+        images, labels = digit_rendering.street_numbers(n or RENDERED[split], _generator(split))
     else:
         images, labels = _read(domain, split, root, download)
         if n is not None and n > len(images):
             raise ValueError(f"n: {domain} has {len(images)} {split} images, got n={n}")
         images, labels = to_size(images[:n]), labels[:n].clone()
     if domain == "mnist_m":
-        images = digit_rendering.blend(images, _generator(seed, split))
+        images = digit_rendering.blend(images, _generator(split))
     return to_channels(images, channels).to(device), labels.to(device)
 
 
@@ -80,8 +78,9 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     return (images * luma[:, None, None]).sum(1, keepdim=True)
 
 
-def _generator(seed: int, split: str) -> torch.Generator:
-    return torch.Generator().manual_seed(2 * seed + (split == "test"))
+def _generator(split: str) -> torch.Generator:
+    """For the backgrounds of `mnist_m` and all of `synth`: the two splits share no draw."""
+    return torch.Generator().manual_seed(int(split == "test"))
 
 
 def _check(domain: str, split: str, n: int | None, channels: int, root: object, download: bool) -> None:
