@@ -260,6 +260,22 @@ def test_information_is_at_most_log_n():
     assert math.log(300) - 0.1 < information < math.log(300) + 0.1
 
 
+def test_discs_lie_at_their_places_and_look_alike_along_both_axes():
+    places = torch.tensor([5.0, 7.5, 9.0])
+    discs = experiments.Discs(places)
+    factors = discs.grid.factors(torch.arange(len(discs)))
+    images = discs.images[:, 0]
+    pixel = torch.arange(16) + 0.5
+    mass = images.sum((1, 2))
+    torch.testing.assert_close((images.sum(1) * pixel).sum(1) / mass, places[factors[:, 0]])  # columns are x
+    torch.testing.assert_close((images.sum(2) * pixel).sum(1) / mass, places[factors[:, 1]])
+    assert torch.equal(images, images.view(3, 3, 16, 16).transpose(0, 1).mT.flatten(0, 1))
+    assert (mass - math.pi * 2.4**2).abs().max() < 3
+    drawn = discs.sample(50, generator())
+    assert drawn.shape == (50, 1, 16, 16)
+    assert {x.numpy().tobytes() for x in drawn} == {x.numpy().tobytes() for x in discs.images}
+
+
 def test_average_over_batches_uses_each_example_once():
     z = torch.arange(10.0)[:, None]
     seen = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from course_lib import metrics
+from course_lib.datasets.grid import FactorGrid
 from course_lib.exercise.device import DeviceWatch
 from course_lib.experiments.elbo import forward
 from course_lib.lessons import elbo
@@ -179,6 +180,25 @@ def train_linear_vaes(
 
 
 # ------------------------------------------------------------------ built on the exercises: sprites
+
+
+class Discs:
+    """A disc of 16×16 pixels at each pair of `places` (n,), in pixels from the left and the top: a complete grid of x and y."""
+
+    def __init__(self, places: Tensor, radius: float = 2.4):
+        self.grid = FactorGrid(("x", "y"), (len(places), len(places)))
+        x, y = places[self.grid.factors(torch.arange(len(self.grid), device=places.device)).T]
+        pixel = torch.arange(16, device=places.device) + 0.5
+        squares = (pixel - x[:, None, None]).square() + (pixel[:, None] - y[:, None, None]).square()
+        self.images = (squares < radius**2).float()[:, None]  # (n², 1, 16, 16)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n images (n, 1, 16, 16), uniform over the grid."""
+        rows = torch.randint(len(self), (n,), generator=generator, device=generator.device)
+        return self.images[rows.to(self.images.device)]
 
 
 EVALUATION = (  # what `evaluate` calls: needs(*EVALUATION) before a training that it follows
