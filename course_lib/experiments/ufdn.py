@@ -471,20 +471,21 @@ class Group:
     """What a row's models are trained on."""
 
     names: tuple[str, ...]
-    labelled: int
-    steps: int
+    recipe: Recipe
 
 
 GROUPS = {
-    "two": Group(PAIR, 1, 600),
-    "three": Group(DOMAINS, LABELLED, 400),
-    "generalisation": Group(SEEN, len(SEEN), 800),
+    "two": Group(PAIR, Recipe(steps=600, labelled=1)),
+    "three": Group(DOMAINS, LIVE),
+    "generalisation": Group(SEEN, replace(LONG, steps=3000, labelled=len(SEEN))),
+    "long": Group(DOMAINS, LONG),
 }
 VARIANTS = {  # what differs from UFDN's recipe
     "UFDN": {},
     "inverted target": {"target": "inverted"},
     "code at z": {"code_at": "z"},
     "both": {"target": "inverted", "code_at": "z"},
+    "image critic": {"image": 2.0},
     "digits kept": {"keep": 100.0},
     "digits kept, image critic": {"keep": 100.0, "image": 2.0},
 }
@@ -492,6 +493,7 @@ RUNS = (
     *(("two", name) for name in ("source only", "UFDN", "inverted target", "code at z", "both")),
     *(("generalisation", name) for name in ("supervised", "no confusion", "UFDN")),
     *(("three", name) for name in ("source only", "no confusion", *VARIANTS)),
+    ("long", "UFDN"),
 )
 
 
@@ -501,7 +503,7 @@ def write_table(
     steps: int | None = None,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Train all RUNS, for the steps of their groups or so many, and write a row each into the CSV `table`.
+    """Train all RUNS, for the steps of their recipes or so many, and write a row each into the CSV `table`.
 
     A run that is in it with as many steps is done.
     """
@@ -510,17 +512,17 @@ def write_table(
     for seed in seeds:
         for name, method in RUNS:
             rows, group = read_table(table), GROUPS[name]
-            key = {"domains": name, "method": method, "seed": seed, "steps": steps or group.steps}
+            key = {"domains": name, "method": method, "seed": seed, "steps": steps or group.recipe.steps}
             if any(all(row[k] == v for k, v in key.items()) for row in rows):
                 continue
             domains = load_domains(group.names, "train", IMAGES, device)
-            recipe = Recipe(steps=key["steps"], labelled=group.labelled, **VARIANTS.get(method, {}))
+            recipe = replace(group.recipe, steps=key["steps"], **VARIANTS.get(method, {}))
             start = time.process_time()
             if method == "supervised":
                 trained = train_supervised(domains, seed, recipe)
             else:
                 trained = train_method(method if method in METHODS else "UFDN", domains, seed, recipe)
-            if len(next(iter(trained.history.values()))) < recipe.steps:
+            if len(next(iter(trained.history.values()), ())) < recipe.steps:
                 raise KeyboardInterrupt  # a run that was cut short has no row
             row = key | {"CPU seconds": round(time.process_time() - start)}
             row["domain probe"] = domain_probe(trained.model, domains, seed)
