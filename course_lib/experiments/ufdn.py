@@ -485,6 +485,7 @@ VARIANTS = {  # what differs from UFDN's recipe
     "inverted target": {"target": "inverted"},
     "code at z": {"code_at": "z"},
     "both": {"target": "inverted", "code_at": "z"},
+    "small KL": {"kl": 3 * SIZE**2 * 1e-5},  # the most that the authors give it, 1e-5 on a mean error
     "image critic": {"image": 2.0},
     "digits kept": {"keep": 100.0},
     "digits kept, image critic": {"keep": 100.0, "image": 2.0},
