@@ -43,14 +43,14 @@ def plain_marginals(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     return log_densities(z, mean, log_var).logsumexp(1) - math.log(len(mean))
 
 
-def checkpointed_marginals(z: Tensor, mean: Tensor, log_var: Tensor, block: int = 64) -> Tensor:
-    """The plain form block by block, each computed again when gradients are due: bounded memory, and no more."""
+def checkpointed_marginals(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """The plain form 64 images at a time, each computed again when gradients are due: bounded memory, and no more."""
 
     def log_sum(*part: Tensor) -> Tensor:
         return log_densities(*part).logsumexp(1)
 
     total = torch.full_like(z, -math.inf)
-    for part in zip(mean.split(block), log_var.split(block), strict=True):
+    for part in zip(mean.split(64), log_var.split(64), strict=True):
         again = checkpoint(log_sum, z, *part, use_reentrant=False, preserve_rng_state=False)
         total = torch.logaddexp(total, again)
     return total - math.log(len(mean))

@@ -224,13 +224,12 @@ def train_heads(
     seed: int,
     steps: int = 400,
     batch: int = 128,
-    weight: float | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[TwoHeads, dict[str, Tensor]]:
     """Two heads on data of this correlation, by one of TRAINED; the history of both losses.
 
     "Base"         both heads' cross-entropies, averaged over the batch.
-    "MI", "CMI"    and, times `weight` (None: that of WEIGHTS), the penalty of a critic of the two subspaces.
+    "MI", "CMI"    and, times its weight of WEIGHTS, the penalty of a critic of the two subspaces.
     "reweighting"  each example counts 1 / (4 p(a_1, a_2)): in the mean all groups alike.
     "GroupDRO"     the `GroupDRO` of the four groups (a_1, a_2).
     "balanced"     Base on data *without* the correlation: what the others would like to have.
@@ -248,7 +247,6 @@ def train_heads(
         critic = Critic(method, generator) if method in WEIGHTS else None
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3, betas=(0.5, 0.99), fused=True)
     worst, share = GroupDRO(4, DRO_RATE, device), joint.flatten()
-    weight = WEIGHTS.get(method, 0.0) if weight is None else weight
 
     def step(i: int) -> dict[str, Tensor]:
         a = sample_correlated(joint, batch, generator)
@@ -262,7 +260,7 @@ def train_heads(
         if critic is not None:
             critic.train(codes, a)
             penalty = critic.penalty(codes, a)
-        descend(optimiser, heads + weight * penalty)
+        descend(optimiser, heads + WEIGHTS.get(method, 0.0) * penalty)
         return {"heads": heads, "penalty": penalty}
 
     history = fit(step, steps, label=f"{method}, c = {correlation:g}, seed {seed}")
@@ -292,10 +290,8 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
 # ------------------------------------------------------------------ without labels
 
 
-def train_positions(
-    sigma: float, seed: int, steps: int = 1000, beta: float = 2.5, device: torch.device | str = "cpu"
-) -> VAE:
-    """A beta-VAE with four latents of ellipses whose x and y go together as `correlated_joint` says for sigma.
+def train_positions(sigma: float, seed: int, steps: int = 1000, device: torch.device | str = "cpu") -> VAE:
+    """A beta-VAE (beta 2.5) with four latents, of ellipses whose x and y go together as `correlated_joint` says for sigma.
 
     Its `trained_steps` is less than `steps` where the user interrupted.
     """
@@ -309,7 +305,7 @@ def train_positions(
         return sprites.images(sample_correlated(joint, n, generator))
 
     def loss(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor) -> Tensor:
-        return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=beta)
+        return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=2.5)
 
     label = f"beta-VAE, σ = {sigma:g}"
     history = train_vae(vae, sample, steps, batch=32, generator=generator, loss=loss, label=label)
@@ -333,8 +329,8 @@ class Directions:
 
 
 @torch.no_grad()
-def directions(vae: VAE, sigma: float, n: int = 4000) -> Directions:
-    """The directions of the latents in the plane of x and y, on n images like those of the training.
+def directions(vae: VAE, sigma: float) -> Directions:
+    """The directions of the latents in the plane of x and y, on 4000 images like those of the training.
 
     A correlation of μ_j with x does not say that the latent reads x: where x and y go together, a latent that is y
     alone has it, too. The regression on both holds the other one fixed.
@@ -342,7 +338,7 @@ def directions(vae: VAE, sigma: float, n: int = 4000) -> Directions:
     device = next(vae.parameters()).device
     sprites, generator = Ellipses(device), torch.Generator(device).manual_seed(1)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
-    factors = sample_correlated(joint, n, generator)
+    factors = sample_correlated(joint, 4000, generator)
     images = sprites.images(factors)
     mean, log_var = vae.encode(images)
     xy, target = _standardised(factors.float()), _standardised(mean)

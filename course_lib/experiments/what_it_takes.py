@@ -52,16 +52,16 @@ def draw_sources(kind: str, n: int, sources: int, generator: torch.Generator) ->
     return -u.sign() * torch.log1p(-2 * u.abs().clamp(max=0.5 - 1e-7)) / math.sqrt(2)
 
 
-def fastica(x: Tensor, generator: torch.Generator, steps: int = 60) -> tuple[Tensor, Tensor]:
-    """The sources that FastICA finds in mixtures x (N, D), (N, D), and how far W moved in each step, (steps,).
+def fastica(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The sources that FastICA finds in mixtures x (N, D), (N, D), and how far W moved in each step, (60,).
 
-    Your `whiten`, then `steps` times your `fastica_step`, from a random rotation. A step's move is
+    Your `whiten`, then 60 times your `fastica_step`, from a random rotation. A step's move is
     max_d (1 − |w_d · w_d before|): 0 where no row turned.
     """
     z = whiten(x)
     start = torch.randn(x.shape[1], x.shape[1], generator=generator, device=generator.device)
     unmixing, moves = torch.linalg.qr(start).Q.to(x.device), []
-    for _ in range(steps):
+    for _ in range(60):
         before, unmixing = unmixing, fastica_step(z, unmixing)
         moves.append((1 - (unmixing * before).sum(1).abs()).amax())
     return z @ unmixing.mT, torch.stack(moves)
@@ -94,12 +94,10 @@ class Segments:
     mix: Callable[[Tensor], Tensor]
 
 
-def draw_segments(
-    n: int, generator: torch.Generator, segments: int = 20, latents: int = 3, curvature: float = 0.9
-) -> Segments:
+def draw_segments(n: int, generator: torch.Generator, segments: int = 20, latents: int = 3) -> Segments:
     """n points: in each segment the sources are Gaussian, mean 0, with variances of the segment's own, e⁻³ to e.
 
-    x = A₂ h(A₁ s), A with orthonormal columns, and h(a) = a where a > 0, (1 − curvature) a elsewhere: a mixture that is
+    x = A₂ h(A₁ s), A with orthonormal columns, and h(a) = a where a > 0, 0.1 a elsewhere: a mixture that is
     one to one and not linear. P = 2 D.
     """
     device = generator.device
@@ -112,7 +110,7 @@ def draw_segments(
     )
 
     def mix(s: Tensor) -> Tensor:
-        return F.leaky_relu(s @ first.mT, 1 - curvature) @ second.mT
+        return F.leaky_relu(s @ first.mT, 0.1) @ second.mT
 
     return Segments(mix(sources), segment, sources, variances, mix)
 
@@ -120,11 +118,11 @@ def draw_segments(
 class SegmentVAE(nn.Module):
     """q(z|x, u), p(x|z) and p(z|u) for x (B, P); with `told` False u is hidden from it, and p(z) = N(0, I)."""
 
-    def __init__(self, features: int, latents: int, segments: int, told: bool, width: int = 64):
+    def __init__(self, features: int, latents: int, segments: int, told: bool):
         super().__init__()
         self.told, self.segments = told, segments
-        self.encoder = mlp(features + segments, width, width, 2 * latents)
-        self.decoder = mlp(latents, width, width, features)
+        self.encoder = mlp(features + segments, 64, 64, 2 * latents)
+        self.decoder = mlp(latents, 64, 64, features)
         self.prior_log_var = nn.Parameter(torch.zeros(segments, latents))
 
     def encode(self, x: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,35 +137,30 @@ class SegmentVAE(nn.Module):
         return torch.zeros_like(log_var), log_var
 
 
-def train_ivae(
-    data: Segments,
-    told: bool,
-    seed: int,
-    steps: int = 1500,
-    batch: int = 256,
-    noise_variance: float = 0.05,
-    lr: float = 1e-2,
-) -> tuple[SegmentVAE, Tensor]:
+IVAE_STEPS = 1500
+
+
+def train_ivae(data: Segments, told: bool, seed: int) -> tuple[SegmentVAE, Tensor]:
     """A VAE of x trained by your `ivae_loss`, and its codes: the means of q(z|x, u) of all points, (N, D)."""
     generator = torch.Generator(data.x.device).manual_seed(seed)
     segments, latents = data.variances.shape
     with seeded(seed):
         model = SegmentVAE(data.x.shape[1], latents, segments, told).to(data.x.device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, IVAE_STEPS)
 
     def step(i: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(data.x), (batch,), generator=generator, device=data.x.device)
+        rows = torch.randint(len(data.x), (256,), generator=generator, device=data.x.device)
         x, segment = data.x[rows], data.segment[rows]
         mean, log_var = model.encode(x, segment)
         noise = torch.randn(mean.shape, generator=generator, device=x.device)
         prediction = model.decoder(elbo.reparameterise(mean, log_var, noise))
-        loss = ivae_loss(x, prediction, mean, log_var, *model.prior(segment), noise_variance)
+        loss = ivae_loss(x, prediction, mean, log_var, *model.prior(segment), noise_variance=0.05)
         descend(optimiser, loss)
         schedule.step()
         return {"loss": loss}
 
-    fit(step, steps, label=f"{'told the segment' if told else 'not told'}, seed {seed}")
+    fit(step, IVAE_STEPS, label=f"{'told the segment' if told else 'not told'}, seed {seed}")
     with torch.no_grad():
         return model, model.encode(data.x, data.segment)[0]
 
@@ -225,6 +218,7 @@ def draw_pairs(
 
 
 METHODS = {"beta-VAE": 4.0, "beta-TCVAE": 6.0, "Ada-GVAE": 1.0}  # and the usual weight of each
+BATCH = 128
 LABEL_WEIGHT = 20.0
 
 
@@ -261,15 +255,12 @@ def train_method(
     steps: int,
     *,
     latents: int = 6,
-    batch: int = 128,
-    lr: float = 2e-3,
     weight: float | None = None,
     labels: Labels | None = None,
 ) -> VAE:
-    """A VAE trained by "beta-VAE", "beta-TCVAE" or "Ada-GVAE".
+    """A VAE trained by "beta-VAE", "beta-TCVAE" or "Ada-GVAE", on BATCH images a step, or half as many pairs of them.
 
     weight   beta, or the weight of the total correlation; None for the one of METHODS.
-    batch    images of a step; for Ada-GVAE half as many pairs, which differ in one factor.
     labels   added to the loss, times LABEL_WEIGHT, all of them in every step (64 at random, where there are more).
 
     The VAE's `trained_steps` is less than `steps` where the user interrupted.
@@ -277,10 +268,10 @@ def train_method(
     generator = torch.Generator(data.device).manual_seed(seed)
     with seeded(seed):
         vae = VAE(latents, 16, data.kept.shape[1]).to(data.device)
-    optimiser = torch.optim.Adam(vae.parameters(), lr=lr, fused=True)
+    optimiser = torch.optim.Adam(vae.parameters(), lr=2e-3, fused=True)
 
     def step(i: int) -> dict[str, Tensor]:
-        loss = _loss(method, vae, data, batch, generator, METHODS[method] if weight is None else weight)
+        loss = _loss(method, vae, data, generator, METHODS[method] if weight is None else weight)
         if labels is not None:
             n = len(labels.images)
             rows = torch.randperm(n, generator=generator, device=generator.device)[:64]
@@ -294,18 +285,16 @@ def train_method(
     return vae
 
 
-def _loss(
-    method: str, vae: VAE, data: SmallImages, batch: int, generator: torch.Generator, weight: float
-) -> Tensor:
+def _loss(method: str, vae: VAE, data: SmallImages, generator: torch.Generator, weight: float) -> Tensor:
     """The loss of one batch, in nats per image."""
     device = data.device
     if method == "Ada-GVAE":
-        first, second = (f.to(device) for f in draw_pairs(data.grid, batch // 2, generator))
-        shape = (2, batch // 2, vae.decoder.latents)
+        first, second = (f.to(device) for f in draw_pairs(data.grid, BATCH // 2, generator))
+        shape = (2, BATCH // 2, vae.decoder.latents)
         noise = torch.randn(shape, generator=generator, device=generator.device).to(device)
         return pair_loss(vae, data.images(first), data.images(second), noise, weight) / 2
     x, logits, mean, log_var, z = forward(
-        vae, data.images(data.grid.sample(batch, generator).to(device)), generator
+        vae, data.images(data.grid.sample(BATCH, generator).to(device)), generator
     )
     if method == "beta-VAE":
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, weight)
@@ -476,15 +465,16 @@ def group_information(means: Tensor, deviations: Tensor, points: int = 801) -> f
     return (0.5 * log_p.exp() * (log_p - log_mixture)).sum().item() * cell
 
 
-def read(z: Tensor, a: Tensor, hidden: int = 0, seed: int = 0, steps: int = 400) -> float:
+def read(z: Tensor, a: Tensor, hidden: int = 0, seed: int = 0) -> float:
     """What a reader of z (N, D) knows about the groups a (N,), in nats, by your `mutual_information.leakage`.
 
-    A linear classifier, or with `hidden` units an MLP, trained on the first half of the rows and read off the second.
+    A linear classifier, trained by 100 steps on the whole first half of the rows, or with `hidden` units an MLP,
+    trained by 400 on batches of 512 of them; both are read off the second half.
     """
     half = len(z) // 2
     if hidden:
         reader = fit_classifier(
-            z[:half], a[:half], 2, hidden=hidden, steps=steps, batch=512, seed=seed, label="MLP reader"
+            z[:half], a[:half], 2, hidden=hidden, steps=400, batch=512, seed=seed, label="MLP reader"
         )
     else:
         with seeded(seed):
@@ -496,7 +486,7 @@ def read(z: Tensor, a: Tensor, hidden: int = 0, seed: int = 0, steps: int = 400)
             descend(optimiser, loss)
             return {"loss": loss}
 
-        fit(step, steps // 4, label="linear reader")
+        fit(step, 100, label="linear reader")
     with torch.no_grad():
         return information.leakage(a[half:], reader(z[half:])).item()
 
