@@ -8,7 +8,7 @@ so that numbers can be compared with published ones: 20 equal-width bins for eac
   active latents is a count;
 - factors need not take all their values, nor occur in all combinations, nor be numbered without gaps; a factor with
   a single value is left out, with a warning;
-- orientation can be scored modulo the symmetry of each shape (`Symmetry`).
+- orientation can be scored modulo the symmetry of each shape: give any score `Symmetry()(factors)`.
 
 A copy of a latent is a second latent with the same information: MIG and SAP are then 0 for its factor, whereas
 MIG-sup, which looks at one latent at a time, does not notice it.
@@ -177,29 +177,27 @@ def _log_sums(z: Tensor, mean: Tensor, log_var: Tensor, columns: int) -> tuple[T
 
 
 @torch.no_grad()
-def mutual_information_gap(
-    codes: Tensor, factors: Tensor, *, bins: int = BINS, symmetry: Symmetry | None = None
-) -> float:
+def mutual_information_gap(codes: Tensor, factors: Tensor, *, bins: int = BINS) -> float:
     """MIG = mean over factors k of [I(z_(1); v_k) - I(z_(2); v_k)] / H(v_k), the two most informative latents of k.
 
     codes (N, D) with D at least 2, factors (N, K). In [0, 1]. A dead latent carries no information: it can be the
     second. Chen et al. (2018), https://arxiv.org/abs/1802.04942.
     """
-    codes, columns = _prepare(codes, factors, symmetry, latents=2)
+    codes, columns = _prepare(codes, factors, latents=2)
     information, entropy = _mutual_information(codes, columns, bins)
     first, second = information.topk(2, dim=0).values
     return ((first - second) / entropy).mean().item()
 
 
 @torch.no_grad()
-def mig_sup(codes: Tensor, factors: Tensor, *, bins: int = BINS, symmetry: Symmetry | None = None) -> float:
+def mig_sup(codes: Tensor, factors: Tensor) -> float:
     """MIG-sup = mean over latents j of the gap between the two largest I(z_j; v_k) / H(v_k) over factors k.
 
     codes (N, D), factors (N, K) with K at least 2. In [0, 1]: 1 if no latent tells of a second factor. Dead latents
     are left out, as in the authors' code; 0 if all are dead. Li et al. (2020), https://arxiv.org/abs/2002.10549.
     """
-    codes, columns = _prepare(codes, factors, symmetry, varying=2)
-    information, entropy = _mutual_information(codes, columns, bins)
+    codes, columns = _prepare(codes, factors, varying=2)
+    information, entropy = _mutual_information(codes, columns, BINS)
     first, second = (information / entropy).topk(2, dim=1).values.T
     active = ~_dead(codes)
     return ((first - second)[active].sum() / active.sum().clamp(min=1)).item()
@@ -248,34 +246,20 @@ def sap_score(
     test_codes: Tensor | None = None,
     test_factors: Tensor | None = None,
     *,
-    continuous: bool = False,
     generator: torch.Generator | None = None,
-    symmetry: Symmetry | None = None,
 ) -> float:
     """SAP = mean over factors of the gap between the two latents that predict the factor best, each on its own.
 
     Prediction: the test accuracy of a linear support vector machine (squared hinge, C = 0.01, balanced classes: the
-    optimum that sklearn.svm.LinearSVC approaches, solved exactly), or with continuous=True the squared correlation,
-    which needs no test set. codes (N, D) with D at least 2, factors (N, K). Without a test set a third of the rows
-    is held out at random (generator; None: seeded with 0). Kumar et al. (2018), https://arxiv.org/abs/1711.00848.
+    optimum that sklearn.svm.LinearSVC approaches, solved exactly). codes (N, D) with D at least 2, factors (N, K).
+    Without a test set a third of the rows is held out at random (generator; None: seeded with 0).
+    Kumar et al. (2018), https://arxiv.org/abs/1711.00848.
     """
-    if continuous:
-        codes, columns = _prepare(codes, factors, symmetry, latents=2)
-        scores = [_squared_correlation(codes, column.values[column.index]) for column in columns]
-    else:
-        train, test = _train_test(codes, factors, test_codes, test_factors, generator, symmetry)
-        codes, columns = _prepare(*train, None, latents=2)
-        scores = [_svm_accuracy(codes, column, *test) for column in columns]
+    train, test = _train_test(codes, factors, test_codes, test_factors, generator)
+    codes, columns = _prepare(*train, latents=2)
+    scores = [_svm_accuracy(codes, column, *test) for column in columns]
     first, second = torch.stack(scores, dim=1).topk(2, dim=0).values  # of (D, K)
     return (first - second).mean().item()
-
-
-def _squared_correlation(codes: Tensor, values: Tensor) -> Tensor:
-    """(D,): the squared correlation of each latent with the factor; 0 where its variance is at most 1e-12."""
-    z, v = codes.double() - codes.double().mean(0), values.double() - values.double().mean()
-    variance = z.square().sum(0) / (len(z) - 1)
-    squared = (v @ z).square() / (z.square().sum(0) * v.square().sum())
-    return squared.where(variance > 1e-12, 0)
 
 
 def _svm_accuracy(codes: Tensor, column: Column, test_codes: Tensor, test_factors: Tensor) -> Tensor:
@@ -288,19 +272,19 @@ def _svm_accuracy(codes: Tensor, column: Column, test_codes: Tensor, test_factor
     return torch.stack(correct)
 
 
-def _linear_svm(x: Tensor, y: Tensor, count: int, cost: float = 0.01) -> Tensor:
+def _linear_svm(x: Tensor, y: Tensor, count: int) -> Tensor:
     """One-against-rest squared-hinge SVMs of each latent on its own: weight and bias, (D, V, 2).
 
     x (D, N) float64, y (N,) the class, 0 … count - 1. Minimises, to convergence and as liblinear defines it,
-    ½(w² + b²) + C [c₊ Σ_{i in class} max(0, 1 - w x_i - b)² + c₋ Σ_{i not in class} max(0, 1 + w x_i + b)²]
+    ½(w² + b²) + 0.01 [c₊ Σ_{i in class} max(0, 1 - w x_i - b)² + c₋ Σ_{i not in class} max(0, 1 + w x_i + b)²]
     with c₊ = N / (count N_class) and c₋ = 1, or the other class's c₊ if there are two.
 
     A loss is positive on one side of a threshold in x, so that its sums are entries of cumulative sums over sorted x,
     and a Newton step costs O(log N). The step taken is the best of the full one and its halvings.
     """
     sums_below = _sums_below(x, y, count)
-    positive = cost * len(y) / (count * y.bincount(minlength=count).double())[:, None]  # (V, 1)
-    negative = positive.flip(0) if count == 2 else torch.full_like(positive, cost)
+    positive = 0.01 * len(y) / (count * y.bincount(minlength=count).double())[:, None]  # (V, 1)
+    negative = positive.flip(0) if count == 2 else torch.full_like(positive, 0.01)
     halvings = 0.5 ** torch.arange(12, dtype=x.dtype, device=x.device)[:, None]
     theta = x.new_zeros(len(x), count, 1, 2)
     for _ in range(100):
@@ -375,7 +359,6 @@ def dci(
     *,
     method: Literal["gradient_boosting", "extra_trees"] = "gradient_boosting",
     generator: torch.Generator | None = None,
-    symmetry: Symmetry | None = None,
 ) -> DCI:
     """How much each latent matters (R_jk) to a classifier of each factor from all latents, fitted by scikit-learn.
 
@@ -390,8 +373,8 @@ def dci(
     if method not in ("gradient_boosting", "extra_trees"):
         raise ValueError(f'method: expected "gradient_boosting" or "extra_trees", got {method!r}')
     generator = generator or torch.Generator().manual_seed(0)
-    train, test = _train_test(codes, factors, test_codes, test_factors, generator, symmetry)
-    _, columns = _prepare(*train, None, latents=2, varying=2)
+    train, test = _train_test(codes, factors, test_codes, test_factors, generator)
+    _, columns = _prepare(*train, latents=2, varying=2)
     seed = _seed(generator)
     arrays = [t.cpu().numpy() for t in (*train, *test)]
     fits = [_fit_classifier(method, seed, *arrays, column.number) for column in columns]
@@ -443,22 +426,17 @@ class Sampler(Protocol):
 class GroupSampler:
     """Groups of rows of a table, alike in one factor; uniform over the rows, so grids may be incomplete.
 
-    factors (N, K) int64, one row for each point of the grid or data set. symmetry: orientation is held fixed
-    modulo it. observe: row numbers (M,) to observations (M, …); None: the row numbers are the observations.
+    factors (N, K) int64, one row for each point of the grid or data set. observe: row numbers (M,) to
+    observations (M, …); None: the row numbers are the observations.
 
         table = grid.factors(torch.arange(len(grid)))
         GroupSampler(table, lambda rows: sprites.images(table[rows]))  # represent: images to codes
         GroupSampler(table)                                            # represent: lambda rows: codes[rows]
     """
 
-    def __init__(
-        self,
-        factors: Tensor,
-        observe: Callable[[Tensor], Tensor] | None = None,
-        symmetry: Symmetry | None = None,
-    ):
+    def __init__(self, factors: Tensor, observe: Callable[[Tensor], Tensor] | None = None):
         _check_factors(factors)
-        columns = [_column(column) for column in (symmetry(factors) if symmetry else factors).T]
+        columns = [_column(column) for column in factors.T]
         self.varying = _varying(columns)
         self.observe = observe
         self.index = torch.stack([column.index for column in columns])  # (K, N)
@@ -617,11 +595,11 @@ def _varying(columns: list[Column]) -> tuple[int, ...]:
 
 
 def _prepare(
-    codes: Tensor, factors: Tensor, symmetry: Symmetry | None, latents: int = 1, varying: int = 1
+    codes: Tensor, factors: Tensor, latents: int = 1, varying: int = 1
 ) -> tuple[Tensor, list[Column]]:
     """Checked codes (N, D), and the factors that vary; at least so many latents and varying factors are needed."""
     codes, factors = _check_pair(codes, factors)
-    columns = [_column(column, k) for k, column in enumerate((symmetry(factors) if symmetry else factors).T)]
+    columns = [_column(column, k) for k, column in enumerate(factors.T)]
     columns = [columns[k] for k in _varying(columns)]
     if codes.shape[1] < latents or len(columns) < varying:
         raise ValueError(
@@ -637,18 +615,16 @@ def _train_test(
     test_codes: Tensor | None,
     test_factors: Tensor | None,
     generator: torch.Generator | None,
-    symmetry: Symmetry | None,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(codes, factors) to train on and to test on: what is given, or a random two thirds and the other third."""
     if (test_codes is None) != (test_factors is None):
         raise ValueError("expected both test_codes and test_factors, or neither")
     codes, factors = _check_pair(codes, factors)
-    factors = symmetry(factors) if symmetry else factors
     if test_codes is not None:
         test_codes, test_factors = _check_pair(test_codes, test_factors, "test_")
         if test_codes.shape[1] != codes.shape[1] or test_factors.shape[1] != factors.shape[1]:
             raise ValueError("expected as many latents and factors to test on as to train on")
-        return (codes, factors), (test_codes, symmetry(test_factors) if symmetry else test_factors)
+        return (codes, factors), (test_codes, test_factors)
     generator = generator or torch.Generator().manual_seed(0)
     row = torch.randperm(len(codes), generator=generator, device=generator.device).to(codes.device)
     test, train = row[: (len(codes) + 2) // 3], row[(len(codes) + 2) // 3 :]

@@ -613,7 +613,7 @@ def measure(
     train_rows, test_rows = order[:points], order[points : points + points // 2]
     modulo = {}
     if isinstance(data, Sprites):
-        gap = metrics.mutual_information_gap(mean, factors, symmetry=metrics.Symmetry())
+        gap = metrics.mutual_information_gap(mean, metrics.Symmetry()(factors))
         modulo = {"MIG modulo symmetry": gap}
     few = (mean[train_rows], factors[train_rows], mean[test_rows], factors[test_rows])
     values |= {
