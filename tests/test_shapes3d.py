@@ -350,6 +350,7 @@ def test_bad_files_give_a_clear_error(original, tmp_path):
     for name, bad_labels, bad_images, message in [
         ("order", labels.flip(0), images, "another order"),
         ("missing", labels[:-1], images[:-1], "another order"),
+        ("distinct", labels + torch.arange(len(labels))[:, None] / 1000, images, "another order"),
         ("columns", labels[:, :5], images, "expected images uint8"),
         ("floats", labels, images.float(), "expected images uint8"),
     ]:

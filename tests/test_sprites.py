@@ -352,6 +352,7 @@ def test_a_file_of_rendered_images_gives_back_what_was_drawn(tmp_path):
         ({"latents_values": np.zeros((72, 6))[:, ::-1] + np.arange(72)[:, None]}, "latents_values to follow"),
         ({"latents_classes": np.full((72, 6), -1)}, "classes from 0"),
         ({"latents_classes": np.zeros((72, 6), int)}, "= 1 combinations of factors once, got 72 rows"),
+        ({"latents_classes": np.full((72, 6), 10**9)}, "combinations of factors once, got 72 rows"),
         ({"latents_classes": np.array(Trap("never"), dtype=object)}, "readable .npz file"),
         ({"drop": 1}, "= 72 combinations of factors once, got 71 rows"),
     ],

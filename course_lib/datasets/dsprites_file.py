@@ -1,5 +1,6 @@
 """The original dSprites file, dsprites_ndarray_*.npz, read and checked."""
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -25,12 +26,16 @@ def read_dsprites(path: str | Path, size: int) -> tuple[FactorGrid, list[Tensor]
     classes = classes[:, 1:].long()
     latents = latents[:, 1:].float() - torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
     grid = FactorGrid(NAMES, tuple((classes.amax(0) + 1).tolist()))
-    index, order = grid.index(classes).sort()
-    if not torch.equal(index, torch.arange(len(grid))):
+    points = math.prod(grid.sizes)
+    # Sizes first: one wrong class can make a grid that would not fit into any memory.
+    if points != len(classes) or not torch.equal(
+        (ordered := grid.index(classes).sort()).values, torch.arange(points)
+    ):
         raise ValueError(
-            f"{path}: expected each of the {' x '.join(map(str, grid.sizes))} = {len(grid)} combinations of "
-            f"factors once, got {len(index)} rows; some are missing or repeated: {ADVICE}"
+            f"{path}: expected each of the {' x '.join(map(str, grid.sizes))} = {points} combinations of "
+            f"factors once, got {len(classes)} rows; some are missing or repeated: {ADVICE}"
         )
+    index, order = ordered
     if not torch.equal(order, index):  # the original is in order already: spare a copy of its 3 GB
         images, latents = images[order], latents[order]
     columns = zip(latents.unbind(1), grid.strides, grid.sizes, strict=True)

@@ -1,5 +1,6 @@
 """The original Shapes3D file, 3dshapes.h5, read and checked."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def _check_arrays(path: Path, file, size: int) -> None:
 def _grid(path: Path, labels: Tensor) -> tuple[FactorGrid, list[Tensor]]:
     """The grid of the labels (N, 6), which must be complete and in order, and the values of each factor, ascending."""
     values = [column.unique() for column in labels.unbind(1)]
-    if not torch.equal(torch.cartesian_prod(*values), labels):
+    # Sizes first: the product of labels that are all distinct would not fit into any memory.
+    fits = math.prod(map(len, values)) == len(labels)
+    if not (fits and torch.equal(torch.cartesian_prod(*values), labels)):
         sizes = " x ".join(str(len(column)) for column in values)
         raise ValueError(
             f"{path}: expected each of the {sizes} combinations of {NAMES} once, the last changing fastest, "
