@@ -84,9 +84,12 @@ def save(folder: Path, name: str, network: nn.Module, card: dict) -> None:
 
 
 def machine(device: torch.device | str) -> str:
-    """What trained: the GPU's name, or how many of the CPU's cores."""
-    if torch.device(device).type == "cuda":
+    """What trained: the GPU's name, how many of the CPU's cores, or what else PyTorch calls it ("mps")."""
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.cuda.get_device_name(device)
+    if kind != "cpu":
+        return kind
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
 
 

@@ -117,6 +117,10 @@ def test_unknown_and_missing_checkpoints_are_named(tmp_path):
         checkpoints.load("vae", folder=tmp_path)
 
 
+def test_a_card_names_the_device():
+    assert checkpoints.machine("mps") == "mps" and checkpoints.machine("cpu").endswith("CPU cores")
+
+
 def test_integers_are_kept_as_they_are(tmp_path):
     network = torch.nn.BatchNorm1d(2)
     network.num_batches_tracked.fill_(70_001)  # more than half precision can count
