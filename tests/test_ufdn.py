@@ -472,6 +472,17 @@ def test_the_decoder_and_its_sizes(code_at):
     assert not torch.equal(images, model.decode(mean, torch.eye(4)[2:]))  # the code changes something
 
 
+@pytest.mark.parametrize("wrong", [{"target": "unifrom"}, {"code_at": "map"}])
+def test_a_recipe_is_checked(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected one of"):
+        experiments.Recipe(**wrong)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match=r"expected one of source only, .* got 'ufdn'"):
+        experiments.train_method("ufdn", [], 0, experiments.LIVE)
+
+
 # ------------------------------------------------------------------ the checkpoint
 
 

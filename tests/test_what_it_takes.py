@@ -298,8 +298,8 @@ def test_a_method_trains_on_what_the_answers_say_and_a_run_cut_short_has_no_row(
         return lesson.pair_loss(model, data.images(first), data.images(second), noise, 1.0).item()
 
     assert loss(vae) < 0.8 * loss(before)
-    with pytest.raises(KeyError):
-        experiments.train_method("no such method", data, 0, 1)
+    with pytest.raises(ValueError, match=r"expected one of beta-VAE, .* got 'beta_vae'"):
+        experiments.train_method("beta_vae", data, 0, 1, weight=4.0)
 
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -146,6 +146,11 @@ class Recipe:
     code_at: str = "maps"
     critic_lr: float = LR  # of the critic of domains
 
+    def __post_init__(self):
+        for name, known in (("target", ("uniform", "inverted")), ("code_at", ("maps", "z"))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+
 
 LIVE = Recipe()
 
@@ -344,6 +349,8 @@ METHODS = ("source only", "no confusion", "UFDN")
 
 def train_method(method: str, domains: list[Labelled], seed: int, recipe: Recipe) -> Trained:
     """One of METHODS: "source only" sees the labelled domains alone, "no confusion" all images, its critic is ignored."""
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if method == "source only":
         domains = domains[: recipe.labelled]
     if method != "UFDN":

@@ -265,6 +265,8 @@ def train_method(
 
     The VAE's `trained_steps` is less than `steps` where the user interrupted.
     """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     generator = torch.Generator(data.device).manual_seed(seed)
     with seeded(seed):
         vae = VAE(latents, 16, data.kept.shape[1]).to(data.device)
