@@ -21,7 +21,7 @@ os.environ["TQDM_DISABLE"] = "1"
 from course_lib import checkpoints
 from course_lib.datasets.digits import digits
 from course_lib.experiments import adda, ufdn
-from course_lib.files import data_folder, write_table
+from course_lib.files import add_rows, data_folder
 from course_lib.training import keep_freed_memory, pick_device
 
 DOMAINS = ("mnist", "optdigits", "mnist_m", "synth")
@@ -64,20 +64,19 @@ def write() -> None:
             "CPU seconds": round(time.process_time() - start),
             "machine": checkpoints.machine(pick_device()),
         }
-        for trained, numbers in found.items():
-            rows.append(key | {"method": trained} | {k: round(v, 4) for k, v in numbers.items()} | end)
-        write_rows(rows)
+        new = [
+            key | {"method": trained} | {k: round(v, 4) for k, v in numbers.items()} | end
+            for trained, numbers in found.items()
+        ]
+        add_rows(TABLE, new, adda.TEXTS, place, [*key])
 
 
-def write_rows(rows: list[dict]) -> None:
-    """Write the rows in the order of pairs, methods and seeds, the trials first; an empty field where a number is missing."""
+def place(row: dict) -> tuple:
+    """In the order of pairs, methods and seeds, the trials first."""
     names = [" → ".join(domains) for domains in (*adda.PAIRS, *adda.STREET)]
-
-    def place(row: dict) -> tuple:
-        reported = row["seed"] != adda.TRIAL_SEED
-        return reported, names.index(row["pair"]), adda.METHODS.index(row["method"]), row["seed"]
-
-    write_table(TABLE, sorted(rows, key=place), list(rows[-1]))
+    reported, method = row["seed"] != adda.TRIAL_SEED, adda.METHODS.index(row["method"])
+    setting = row.get("setting") or 0.0
+    return reported, names.index(row["pair"]), method, row["seed"], setting, row["steps"]
 
 
 def report() -> None:

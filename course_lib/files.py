@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -60,3 +61,27 @@ def write_table(path: Path, rows: list[dict], columns: Sequence[str], digits: in
 
     writer.writerows({name: shown(value) for name, value in row.items()} for row in rows)
     replace(path, text.getvalue())
+
+
+def add_rows(
+    path: Path,
+    new: list[dict],
+    texts: Sequence[str],
+    place: Callable[[dict], tuple],
+    columns: Sequence[str] = (),
+    digits: int = 6,
+) -> None:
+    """Write new rows into a CSV file, in their place among the others, which are read again under a lock: processes share it.
+
+    texts    columns that are no numbers, as in `read_table`.
+    place    what rows are sorted by, and tells one run from another: rows that are there of a run which is written again go.
+    columns  the first ones, if they are not those of the first row; then come all others that a row has.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        written = {place(row) for row in new}
+        rows = [row for row in read_table(path, texts) if place(row) not in written] + new
+        rows.sort(key=place)
+        names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+        write_table(path, rows, [*names], digits)

@@ -15,7 +15,7 @@ from course_lib.exercise.findings import Wrong
 from course_lib.experiments import adda as experiments
 from course_lib.lessons import adda as lesson
 from solutions import adda as solved
-from tests.helpers import generator
+from tests.helpers import ROOT, generator, meanwhile
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
 
@@ -414,6 +414,33 @@ def test_the_table_has_all_that_the_lesson_shows():
         )
     trials = [(r["method"], r["setting"]) for r in rows if r["seed"] == experiments.TRIAL_SEED]
     assert trials == [(m, x) for m, tried in experiments.SETTINGS.items() for x in tried]
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    """benchmarks/adaptation.py with a table of its own, two runs of no steps, and numbers that are made up."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    for name, value in (("COURSE_ANSWERS", "solutions"), ("TQDM_DISABLE", "1")):  # as it does itself
+        monkeypatch.setenv(name, value)
+    import adaptation
+
+    monkeypatch.setattr(adaptation, "TABLE", tmp_path / "adaptation.csv")
+    runs = [(experiments.PAIRS[0], "source only", 0, None), (experiments.PAIRS[0], "target-trained", 0, None)]
+    monkeypatch.setattr(adaptation, "runs", lambda: runs)
+    monkeypatch.setattr(experiments, "choose", lambda rows: {})
+    monkeypatch.setattr(experiments, "load_pair", lambda *names, device: None)
+    monkeypatch.setattr(
+        experiments, "compare", lambda p, s, methods, settings: {m: {"information": 0.5} for m in methods}
+    )
+    return adaptation
+
+
+def test_two_processes_share_a_table(benchmark, monkeypatch):
+    """The other one does everything while the first one's first training runs, which does that run for nothing."""
+    calls = meanwhile(monkeypatch, experiments, "compare", benchmark.write)
+    benchmark.write()
+    found = [row["method"] for row in experiments.read_comparison(benchmark.TABLE)]
+    assert len(calls) == 3 and found == ["source only", "AdaBN", "target-trained"]
 
 
 def test_a_skewed_target_has_the_kept_digits_only(pair):

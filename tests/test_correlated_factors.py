@@ -17,7 +17,7 @@ from course_lib.experiments import elbo as elbo_experiments
 from course_lib.files import read_table
 from course_lib.lessons import correlated_factors as lesson
 from course_lib.lessons.mutual_information import gaussian_total_correlation
-from tests.helpers import generator
+from tests.helpers import generator, meanwhile
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
 
@@ -480,6 +480,26 @@ def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
         monkeypatch.setattr(experiments, name, None)  # nothing is left to train
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert [(tmp_path / name).read_text() for name in ("correlated.csv", "positions.csv")] == texts
+
+
+@pytest.mark.parametrize(
+    ("compare", "train"), [("compare_positions", "train_positions"), ("compare_long", "train_heads")]
+)
+def test_two_processes_share_a_table(tmp_path, monkeypatch, compare, train):
+    """The other one does everything while the first one's first training runs, which does that run for nothing."""
+    monkeypatch.setattr(experiments, "TRAINED", ("Base", "CMI"))
+    monkeypatch.setattr(experiments, "TASKS", {"domain": lambda split, device: lambda a, g: _pixels(a)})
+    monkeypatch.setattr(experiments, "IN_USE", 0.0)
+    monkeypatch.setattr(experiments, "SEED_SETS", (range(1),))
+
+    def work():
+        getattr(experiments, compare)(tmp_path, 2)
+
+    calls = meanwhile(monkeypatch, experiments, train, work)
+    work()
+    (table,) = tmp_path.glob("*.csv")
+    rows = read_table(table, experiments.TEXTS)
+    assert len(calls) == 3 and len(rows) == {"compare_positions": 8, "compare_long": 2}[compare]
 
 
 @pytest.mark.parametrize("compare", ["compare_positions", "compare_long"])

@@ -1,8 +1,10 @@
 """A file is replaced as a whole or not at all."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from course_lib.files import data_folder, read_table, replace, write_table
+from course_lib.files import add_rows, data_folder, read_table, replace, write_table
 
 
 def test_the_data_folder_holds_the_keys():
@@ -53,3 +55,23 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     assert found == [{"name": "a, 1", "steps": 12345.0, "score": 0.1235}, {"name": "2", "steps": 1.0}]
     write_table(path, found, list(found[0]), digits=4)  # whole numbers stay whole
     assert read_table(path, ("name",)) == found
+
+
+def test_rows_find_their_place_and_a_run_is_there_once(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+
+    def add(*rows):
+        add_rows(path, list(rows), ("name",), lambda row: row["name"], ("seed", "name"), digits=4)
+
+    add({"name": "b", "seed": 1, "score": 0.123456}, {"name": "b", "seed": 2, "score": 0.5})
+    add({"name": "a", "seed": 3, "more": 7})
+    assert path.read_text() == "seed,name,more,score\n3,a,7,\n1,b,,0.1235\n2,b,,0.5\n"
+    add({"name": "b", "seed": 4})  # one row instead of the run's two
+    assert path.read_text() == "seed,name,more\n3,a,7\n4,b,\n"
+
+
+def test_rows_that_many_write_at_once_are_all_there(tmp_path):
+    path = tmp_path / "table.csv"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: add_rows(path, [{"run": i}], (), lambda row: row["run"]), range(40)))
+    assert [row["run"] for row in read_table(path, ())] == [*range(40)]

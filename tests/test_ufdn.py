@@ -20,7 +20,7 @@ from course_lib.files import data_folder
 from course_lib.lessons import ufdn as lesson
 from course_lib.training import seeded
 from solutions import ufdn as solved
-from tests.helpers import generator
+from tests.helpers import generator, meanwhile
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
 
@@ -530,11 +530,29 @@ def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ the table
 
 
-def test_a_table_is_written_run_by_run_and_goes_on(tmp_path, monkeypatch):
-    small(monkeypatch)
+def untrained_readers(monkeypatch):
     monkeypatch.setattr(
         experiments, "load", lambda device: (None, [experiments.make_reader().eval() for _ in range(3)], {})
     )
+
+
+def test_two_processes_share_a_table(tmp_path, monkeypatch):
+    """The other one does everything while the first one's first training runs, which does that run for nothing."""
+    small(monkeypatch)
+    untrained_readers(monkeypatch)
+    monkeypatch.setattr(experiments, "RUNS", (("two", "source only"), ("three", "source only")))
+
+    def work():
+        experiments.write_table(tmp_path / "ufdn.csv", (0,), steps=2)
+
+    calls = meanwhile(monkeypatch, experiments, "train", work)
+    work()
+    assert len(calls) == 3 and len(experiments.read_table(tmp_path / "ufdn.csv")) == 2
+
+
+def test_a_table_is_written_run_by_run_and_goes_on(tmp_path, monkeypatch):
+    small(monkeypatch)
+    untrained_readers(monkeypatch)
     runs = (("two", "both"), ("three", "digits kept, image critic"), ("generalisation", "supervised"))
     monkeypatch.setattr(experiments, "RUNS", runs)
     trained, train = [], experiments.train

@@ -20,7 +20,7 @@ from course_lib.experiments.why_disentangle import purge
 from course_lib.lessons import beta_vae
 from course_lib.lessons import what_it_takes as lesson
 from solutions import what_it_takes as solved
-from tests.helpers import generator
+from tests.helpers import generator, meanwhile
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
 
@@ -375,7 +375,8 @@ def test_the_long_comparison_is_complete_and_the_checkpoint_is_its_own():
         assert found == pytest.approx(kept.card["metrics"]["MIG"], abs=0.01)  # half precision moves some bins
 
 
-def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
+@pytest.fixture
+def two_runs(monkeypatch):
     kept, seed = experiments.KEPT["ada_gvae"]
     runs = [(*kept, 0.0), ("ellipses", "beta-TCVAE", 6.0, 0.001)]
     monkeypatch.setattr(experiments, "RUNS", runs)
@@ -383,6 +384,20 @@ def test_the_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(
         experiments, "score", lambda codes, factors: dict.fromkeys(("MIG", "DCI", "FactorVAE score"), 0.5)
     )
+
+
+def test_two_processes_share_a_table(two_runs, tmp_path, monkeypatch):
+    """The other one does everything while the first one's first training runs, which does that run for nothing."""
+
+    def work():
+        experiments.compare_long(tmp_path, tmp_path, 2)
+
+    calls = meanwhile(monkeypatch, experiments, "train_method", work)
+    work()
+    assert len(calls) == 3 and len(experiments.read_comparison(tmp_path / "pairs.csv")) == 2
+
+
+def test_the_comparison_goes_on_where_it_stopped(two_runs, tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["pretrain", "--pairs", "--steps", "2", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     text = (tmp_path / "pairs.csv").read_text()

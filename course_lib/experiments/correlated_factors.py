@@ -17,7 +17,7 @@ from course_lib.datasets.digits import digits
 from course_lib.datasets.scenes import Pool, occlude, place, side_by_side, textures
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import kl_per_latent, train_vae
-from course_lib.files import data_folder, read_table, write_table
+from course_lib.files import add_rows, data_folder, read_table
 from course_lib.lessons import beta_vae
 from course_lib.lessons.correlated_factors import (
     conditional_critic_loss,
@@ -424,9 +424,8 @@ def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | s
             raise KeyboardInterrupt  # a run that was cut short has no row
         key["CPU seconds"] = round(time.process_time() - start)
         key["machine"] = checkpoints.machine(device)
-        rows.append(key | measure(model, draws[task][1], c))
-        rows.sort(key=lambda r: (RUNS.index((r["task"], r["method"])), r["seed"]))
-        write_table(table, rows, list(rows[0]))
+        row = key | measure(model, draws[task][1], c)
+        add_rows(table, [row], TEXTS, lambda r: (RUNS.index((r["task"], r["method"])), r["seed"], r["steps"]))
 
 
 def measure(model: TwoHeads, draw: Draw, c: float, n: int = 4000) -> dict[str, float]:
@@ -466,10 +465,11 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
                 for k, axis in enumerate("xy")
             },
         }
-        for rank, j in enumerate(in_use(found), 1):
-            rows.append(key | {"latent": rank} | {name: round(v[j].item(), 3) for name, v in numbers.items()})
-        rows.sort(key=lambda r: (SIGMAS.index(r["sigma"]), r["seed"], r["latent"]))
-        write_table(table, rows, list(rows[0]))
+        new = [
+            key | {"latent": rank} | {name: round(v[j].item(), 3) for name, v in numbers.items()}
+            for rank, j in enumerate(in_use(found), 1)
+        ]
+        add_rows(table, new, TEXTS, lambda r: (SIGMAS.index(r["sigma"]), r["seed"], r["steps"]))
 
 
 def in_use(found: Directions) -> list[int]:

@@ -26,7 +26,7 @@ from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import factor_vae, ufdn
 from course_lib.experiments.elbo import forward
-from course_lib.files import read_table, replace, write_table
+from course_lib.files import add_rows, read_table, replace
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
@@ -524,7 +524,8 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
                 return False
             row = dict(method=recipe.method, weight=recipe.weight, seed=recipe.seed, steps=steps)
             row |= {"seconds": round(training.seconds), "machine": checkpoints.machine(device)}
-            _add_row(table, row | measure(training.vae, training.data, samples=1024))
+            row |= measure(training.vae, training.data, samples=1024)
+            add_rows(table, [row], TEXTS, _place, factor_vae.SETTING)
     if diverged:
         raise FloatingPointError("\n".join(diverged))
     return True
@@ -543,9 +544,12 @@ def _claim(path: Path) -> Iterator[bool]:
         yield True
 
 
+TEXTS = ("method", "machine")  # columns of the table that are no numbers
+
+
 def read_sweep(table: Path) -> list[dict]:
     """The rows of a sweep, numbers as numbers; an empty list where there is no file yet."""
-    return read_table(table, ("method", "machine"))
+    return read_table(table, TEXTS)
 
 
 def _is_done(table: Path, recipe: Recipe, steps: int) -> bool:
@@ -553,16 +557,9 @@ def _is_done(table: Path, recipe: Recipe, steps: int) -> bool:
     return any((r["method"], r["weight"], r["seed"], r["steps"]) == key for r in read_sweep(table))
 
 
-def _add_row(table: Path, row: dict) -> None:
-    """Write a row in its place among the others, under a lock: several processes share the table."""
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with open(table.with_name(f".{table.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        rows = [*read_sweep(table), row]
-        methods = list(WEIGHTS)
-        rows.sort(key=lambda r: (methods.index(r["method"]), r["weight"], r["seed"], r["steps"]))
-        names = list(dict.fromkeys([*factor_vae.SETTING, *(name for r in rows for name in r)]))
-        write_table(table, rows, names)
+def _place(row: dict) -> tuple:
+    """In the order of WEIGHTS and seeds."""
+    return [*WEIGHTS].index(row["method"]), row["weight"], row["seed"], row["steps"]
 
 
 # ------------------------------------------------------------------ what a model is worth

@@ -539,7 +539,9 @@ def write_table(
                 tests = load_domains(group.names, "test", 2000, device)
                 judges = [readers[DOMAINS.index(name)] for name in group.names]
                 row |= measure_translations(trained.model, domains, tests, judges)
-            write_rows(table, [*rows, row])
+            files.add_rows(
+                table, [row], COLUMNS[:2], _place, [*COLUMNS, "kept to", "kept from", "gap"], digits=4
+            )
 
 
 def measure_translations(
@@ -566,9 +568,6 @@ def read_table(table: Path | None = None) -> list[dict]:
     return files.read_table(table, COLUMNS[:2])
 
 
-def write_rows(table: Path, rows: list[dict]) -> None:
-    """Write the rows in the order of RUNS and seeds."""
-    rows = sorted(
-        rows, key=lambda row: (RUNS.index((row["domains"], row["method"])), row["seed"], row["steps"])
-    )
-    files.write_table(table, rows, [*COLUMNS, "kept to", "kept from", "gap"], digits=4)
+def _place(row: dict) -> tuple:
+    """In the order of RUNS and seeds."""
+    return RUNS.index((row["domains"], row["method"])), row["seed"], row["steps"]

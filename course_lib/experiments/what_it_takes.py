@@ -17,7 +17,7 @@ from course_lib.datasets.grid import FactorGrid
 from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments.elbo import forward
-from course_lib.files import data_folder, read_table, write_table
+from course_lib.files import add_rows, data_folder, read_table
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons import mutual_information as information
 from course_lib.lessons.what_it_takes import (
@@ -346,6 +346,7 @@ KEPT = {  # the checkpoints: a run, and the seed of its median DCI
     "ada_gvae": (("scenes", "Ada-GVAE", METHODS["Ada-GVAE"] / FEWER), 2),
     "scenes_beta_vae": (("scenes", "beta-VAE", METHODS["beta-VAE"] / FEWER), 1),
 }
+TEXTS = ("data", "method")  # columns of the table that are no numbers
 
 
 def compare_long(
@@ -372,7 +373,7 @@ def compare_long(
                 raise KeyboardInterrupt  # a run that was cut short has no row
             key["CPU seconds"] = round(time.process_time() - start)
             row = key | _measure(vae, data[name], seed)
-            write_comparison(table, [*rows, row])
+            add_rows(table, [row], TEXTS, _place)
             for kept, chosen in KEPT.items():
                 if ((name, method, weight), seed) == chosen:
                     checkpoints.save(weights, kept, vae, _card(row, device))
@@ -412,17 +413,13 @@ def _card(row: dict, device: torch.device | str) -> dict:
 def read_comparison(table: Path | None = None) -> list[dict]:
     """The rows of the long comparison, numbers as numbers; an empty list where there is no file yet."""
     table = table or data_folder() / "sweeps/pairs.csv"
-    return read_table(table, ("data", "method"))
+    return read_table(table, TEXTS)
 
 
-def write_comparison(table: Path, rows: list[dict]) -> None:
-    """Write the rows, each with the same columns, in the order of RUNS and seeds."""
-
-    def place(row: dict) -> tuple:
-        run = (row["data"], row["method"], row["weight"], row["labels"])
-        return RUNS.index(run), row["seed"], row["steps"]
-
-    write_table(table, sorted(rows, key=place), list(rows[0]))
+def _place(row: dict) -> tuple:
+    """In the order of RUNS and seeds."""
+    run = (row["data"], row["method"], row["weight"], row["labels"])
+    return RUNS.index(run), row["seed"], row["steps"]
 
 
 # ------------------------------------------------------------------ erased for whom?

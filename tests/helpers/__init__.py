@@ -25,3 +25,17 @@ def run_in(tree: Path, script: str, folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def meanwhile(monkeypatch, module, name: str, other) -> list:
+    """Has the first call of a module's function call `other` first, as if another process worked; gives all calls."""
+    function, calls = getattr(module, name), []
+
+    def called(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+            other()
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, called)
+    return calls
