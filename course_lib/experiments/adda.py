@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from course_lib.datasets.digit_rendering import street_numbers
 from course_lib.datasets.digits import digits
 from course_lib.exercise import needs
+from course_lib.experiments.factor_vae import make_discriminator
 from course_lib.files import data_folder, read_table
 from course_lib.lessons.adda import (
     Players,
@@ -73,12 +74,6 @@ def take_statistics(encoder: nn.Module, x: Tensor) -> nn.Module:
 def make_classifier() -> nn.Linear:
     """Features (B, 64) to the logits of the ten digits (B, 10)."""
     return nn.Linear(FEATURES, CLASSES)
-
-
-def make_critic(features: int = FEATURES, width: int = 128) -> nn.Sequential:
-    """Features (B, D) to the logit of "from the source", (B,)."""
-    layers = [nn.Linear(features, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Linear(width, 1), nn.Flatten(0))
 
 
 HALF = 5000  # of the bundled MNIST training digits
@@ -182,7 +177,8 @@ def adapt(
     generator = torch.Generator(source_x.device).manual_seed(seed)
     encoder.eval().requires_grad_(False)
     with seeded(seed):
-        target_encoder, critic = copy_encoder(encoder), make_critic().to(source_x.device)
+        target_encoder = copy_encoder(encoder)
+        critic = make_discriminator(FEATURES, layers=2).to(source_x.device)
     take_statistics(target_encoder, target_x)
     optimisers = [
         torch.optim.Adam(module.parameters(), lr=rate, betas=(0.5, 0.99), fused=True)
@@ -238,7 +234,7 @@ def coral_alignment(steps: int, weight: float, device: torch.device) -> Alignmen
 
 def reversal_alignment(steps: int, weight: float, device: torch.device) -> Alignment:
     """The critic's cross-entropy behind a reversal whose weight rises from 0 (Ganin & Lempitsky's schedule)."""
-    critic = make_critic().to(device)
+    critic = make_discriminator(FEATURES, layers=2).to(device)
 
     def alignment(i: int, source: Tensor, target: Tensor) -> Tensor:
         now = weight * (2 / (1 + math.exp(-10 * i / steps)) - 1)
@@ -378,7 +374,7 @@ def a_distance(source: Tensor, target: Tensor, steps: int = 300, label: str = "d
     ]
     (train_s, test_s), (train_t, test_t) = halves
     with seeded(0):
-        critic = make_critic(source.shape[1], width=32).to(source.device)
+        critic = make_discriminator(source.shape[1], width=32, layers=2).to(source.device)
     optimiser = torch.optim.Adam(critic.parameters(), lr=3e-3, fused=True)
 
     def step(i: int) -> dict[str, Tensor]:
