@@ -115,6 +115,14 @@ def seeded(seed: int) -> Iterator[None]:
         torch.default_generator.set_state(before)
 
 
+def normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of x's shape on x's device.
+
+    Drawn where the generator is: a CPU generator gives the same numbers for every device.
+    """
+    return torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
+
+
 def fit_classifier(
     x: Tensor,
     y: Tensor,

@@ -54,6 +54,12 @@ def test_seeded_repeats_inside_and_changes_nothing_outside():
         assert not torch.equal(torch.rand(4), first)
 
 
+def test_noise_is_drawn_where_the_generator_is_and_moved():
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    assert torch.equal(training.normal_like(x, generator(5)), torch.randn(3, 2, generator=generator(5)))
+    assert training.normal_like(x.to("meta"), generator()).is_meta
+
+
 def test_a_fresh_classifier_learns_ends_in_eval_mode_and_leaves_x_alone():
     g = generator()
     x, y = torch.randn(300, 2, 3, generator=g, requires_grad=True), torch.arange(300) % 3

@@ -26,7 +26,7 @@ from course_lib.lessons.correlated_factors import (
     shuffle_within_groups,
 )
 from course_lib.models import VAE, mlp
-from course_lib.training import descend, fit, seeded
+from course_lib.training import descend, fit, normal_like, seeded
 
 # ------------------------------------------------------------------ pictures
 
@@ -150,8 +150,7 @@ class TwoHeads(nn.Module):
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W) to z1, z2 (B, 5) each, channel noise included."""
         z = self.scale(self.encoder(x))
-        noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z.device)
-        return (z + NOISE * noise).split(HALF, dim=1)
+        return (z + NOISE * normal_like(z, generator)).split(HALF, dim=1)
 
     def logits(self, codes: tuple[Tensor, Tensor]) -> Tensor:
         """The heads' logits, (B, 2 attributes, 2 classes)."""

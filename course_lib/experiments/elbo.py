@@ -11,7 +11,7 @@ from torch import Tensor
 
 from course_lib.lessons.elbo import elbo, gaussian_kl, reparameterise
 from course_lib.models import VAE
-from course_lib.training import check_images, check_positive, check_scalar, descend, fit
+from course_lib.training import check_images, check_positive, check_scalar, descend, fit, normal_like
 
 # How a training loop gets its images: sample(n, generator) gives (n, C, S, S), alone or first in a tuple.
 Sample = Callable[[int, torch.Generator], Tensor | tuple[Tensor, ...]]
@@ -123,8 +123,7 @@ def forward(vae: VAE, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ..
     z is one sample of q(z|x), by the student's `elbo.reparameterise`, and logits = decode(z).
     """
     mean, log_var = vae.encode(x)
-    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
-    z = reparameterise(mean, log_var, noise)
+    z = reparameterise(mean, log_var, normal_like(mean, generator))
     return x, vae.decode(z), mean, log_var, z
 
 

@@ -23,7 +23,7 @@ from course_lib.lessons.factor_vae import (
     total_correlation_from_logits,
 )
 from course_lib.models import VAE
-from course_lib.training import descend, fit
+from course_lib.training import descend, fit, normal_like
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def make_discriminator(latents: int, width: int = 128, layers: int = 3) -> nn.Sequential:
-    """z (B, D) to the logit (B,) of "encoded together": `layers` hidden layers of LeakyReLU(0.2).
+    """z (B, D) to a logit (B,), such as that of "encoded together": `layers` hidden layers of LeakyReLU(0.2).
 
     Kim and Mnih (2018) use width 1000 and 6 layers; that is much more than these small problems need.
     """
@@ -84,8 +84,7 @@ def train_discriminator(
 def sample_codes(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
     """One z ~ q(z|x) for each image x (B, …), (B, D), without a gradient."""
     mean, log_var = vae.encode(x)
-    noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(x.device)
-    return elbo.reparameterise(mean, log_var, noise)
+    return elbo.reparameterise(mean, log_var, normal_like(mean, generator))
 
 
 def optimal_logit(z: Tensor, correlation: Tensor) -> Tensor:

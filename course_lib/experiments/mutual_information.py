@@ -20,7 +20,7 @@ from course_lib.lessons.mutual_information import (
     shuffle_across_batch,
 )
 from course_lib.models import mlp
-from course_lib.training import descend, fit, fit_classifier, seeded
+from course_lib.training import descend, fit, fit_classifier, normal_like, seeded
 
 # ------------------------------------------------------------------ a critic of pairs
 
@@ -104,8 +104,7 @@ class TwoSubspaces(nn.Module):
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """x (B, 1, 32, 32) to z1, z2 (B, 4) each, channel noise included."""
         z = self.scale(self.encoder(x))
-        noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z.device)
-        return (z + self.noise * noise).chunk(2, dim=1)
+        return (z + self.noise * normal_like(z, generator)).chunk(2, dim=1)
 
     def head_loss(self, z1: Tensor, z2: Tensor, a: Tensor) -> Tensor:
         """The sum of both heads' cross-entropies, a scalar in nats. z1, z2 (B, 4), a (B, 2)."""

@@ -29,7 +29,7 @@ from course_lib.lessons.what_it_takes import (
     whiten,
 )
 from course_lib.models import VAE, mlp
-from course_lib.training import descend, fit, fit_classifier, seeded
+from course_lib.training import descend, fit, fit_classifier, normal_like, seeded
 
 SEEDS = (0, 1, 2)
 
@@ -153,8 +153,7 @@ def train_ivae(data: Segments, told: bool, seed: int) -> tuple[SegmentVAE, Tenso
         rows = torch.randint(len(data.x), (256,), generator=generator, device=data.x.device)
         x, segment = data.x[rows], data.segment[rows]
         mean, log_var = model.encode(x, segment)
-        noise = torch.randn(mean.shape, generator=generator, device=x.device)
-        prediction = model.decoder(elbo.reparameterise(mean, log_var, noise))
+        prediction = model.decoder(elbo.reparameterise(mean, log_var, normal_like(mean, generator)))
         loss = ivae_loss(x, prediction, mean, log_var, *model.prior(segment), noise_variance=0.05)
         descend(optimiser, loss)
         schedule.step()
