@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
 from statistics import median
@@ -22,7 +21,7 @@ from course_lib import checkpoints
 from course_lib.datasets.digits import digits
 from course_lib.experiments import adda, ufdn
 from course_lib.files import add_rows, data_folder
-from course_lib.training import keep_freed_memory, pick_device
+from course_lib.training import keep_freed_memory, pick_device, whole_trainings
 
 DOMAINS = ("mnist", "optdigits", "mnist_m", "synth")
 TABLE = data_folder() / "sweeps/adaptation.csv"
@@ -43,9 +42,9 @@ def runs() -> list[tuple]:
     return runs
 
 
+@whole_trainings()
 def write() -> None:
     """Train what the table lacks, in the order of `runs`, and add a row for each."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the run here, not the training alone
     loaded, steps = {}, adda.PRETRAINING + adda.GAME
     for domains, method, seed, setting in runs():
         rows = adda.read_comparison(TABLE)

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from course_lib.cores import share_cores
 from course_lib.models import mlp
 
 T = TypeVar("T")
+_WHOLE = ContextVar("whole", default=False)  # see `whole_trainings`
 REFRESH = 1.0  # seconds between two looks at the loss: each makes the processor wait for the device
 
 
@@ -52,7 +54,7 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
     """Call `step(0)`, `step(1)`, … and return what it reports, name by name, each (steps,) float32 on the CPU.
 
     `step` returns scalar tensors; they stay on its device until the end, but for a look once per second.
-    Interrupting (KeyboardInterrupt) returns the history so far; what was trained is kept.
+    Interrupting (KeyboardInterrupt) returns the history so far; what was trained is kept. See `whole_trainings`.
     Raises FloatingPointError, with the step, where a value is NaN or infinite.
     """
     check_positive(steps, "steps")
@@ -60,7 +62,8 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
     # tqdm's notebook bar does not read TQDM_DISABLE by itself.
     hidden = bool(os.environ.get("TQDM_DISABLE"))
     bar = tqdm(total=steps, desc=label, leave=False, mininterval=0.5, disable=hidden)
-    with contextlib.suppress(KeyboardInterrupt), bar:
+    kept = () if _WHOLE.get() else (KeyboardInterrupt,)
+    with contextlib.suppress(*kept), bar:
         for i in range(steps):
             share_cores()
             values = _scalars(step(i))
@@ -77,6 +80,19 @@ def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "trai
                 checked, looked = done, time.monotonic()
     _latest(history, checked, done)
     return {name: values[:done].cpu() for name, values in history.items()}
+
+
+@contextlib.contextmanager
+def whole_trainings() -> Iterator[None]:
+    """Inside the block, or a function that it decorates, an interrupted `fit` raises KeyboardInterrupt.
+
+    For tables and checkpoints: what was cut short must not be measured.
+    """
+    before = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(before)
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

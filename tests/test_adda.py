@@ -443,6 +443,16 @@ def test_two_processes_share_a_table(benchmark, monkeypatch):
     assert len(calls) == 3 and found == ["source only", "AdaBN", "target-trained"]
 
 
+def test_a_run_that_was_cut_short_has_no_row(benchmark, monkeypatch):
+    def step(i):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "compare", lambda *args: {"source only": experiments.fit(step, 2)})
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.write()
+    assert experiments.read_comparison(benchmark.TABLE) == []
+
+
 def test_a_skewed_target_has_the_kept_digits_only(pair):
     kept = experiments.skewed(pair.target_x, pair.target_y, 3)
     assert len(kept) == (pair.target_y < 3).sum() and torch.equal(

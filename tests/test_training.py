@@ -105,6 +105,20 @@ def test_an_interrupt_keeps_what_was_trained(stop):
     assert [values.tolist() for values in history.values()] == ([list(range(1, stop + 1))] if stop else [])
 
 
+def test_whole_trainings_end_all_where_they_are_interrupted():
+    def step(i):
+        raise KeyboardInterrupt
+
+    @training.whole_trainings()
+    def decorated():
+        return fit(step, 3)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            decorated()
+    assert fit(step, 3) == {}
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("refresh", [0.0, 1e9])  # a look after every step, or only at the end
 def test_divergence_is_reported_with_its_first_step(monkeypatch, value, refresh):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from course_lib import training
 from course_lib.exercise.contract import run
 from course_lib.exercise.findings import Wrong
 from course_lib.experiments import ufdn as experiments
@@ -548,6 +549,18 @@ def test_two_processes_share_a_table(tmp_path, monkeypatch):
     calls = meanwhile(monkeypatch, experiments, "train", work)
     work()
     assert len(calls) == 3 and len(experiments.read_table(tmp_path / "ufdn.csv")) == 2
+
+
+def test_a_run_whose_probe_was_cut_short_has_no_row(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    small(monkeypatch)
+    untrained_readers(monkeypatch)
+    monkeypatch.setattr(training, "descend", interrupted)  # of `fit_classifier`
+    with pytest.raises(KeyboardInterrupt):
+        experiments.write_table(tmp_path / "ufdn.csv", (0,), steps=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_table_is_written_run_by_run_and_goes_on(tmp_path, monkeypatch):

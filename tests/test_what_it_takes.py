@@ -305,7 +305,6 @@ def test_a_method_trains_on_what_the_answers_say_and_a_run_cut_short_has_no_row(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiments, "descend", lambda *args: interrupted())
-    assert experiments.train_method("beta-VAE", data, 0, 5).trained_steps == 0 < vae.trained_steps
     with pytest.raises(KeyboardInterrupt):
         experiments.compare_long(tmp_path, tmp_path, 5)
     assert not list(tmp_path.iterdir())

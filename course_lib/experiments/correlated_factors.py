@@ -26,7 +26,7 @@ from course_lib.lessons.correlated_factors import (
     shuffle_within_groups,
 )
 from course_lib.models import VAE, mlp
-from course_lib.training import descend, fit, normal_like, seeded
+from course_lib.training import descend, fit, normal_like, seeded, whole_trainings
 
 # ------------------------------------------------------------------ pictures
 
@@ -290,10 +290,7 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
 
 
 def train_positions(sigma: float, seed: int, steps: int = 1000, device: torch.device | str = "cpu") -> VAE:
-    """A beta-VAE (beta 2.5) with four latents, of ellipses whose x and y go together as `correlated_joint` says for sigma.
-
-    Its `trained_steps` is less than `steps` where the user interrupted.
-    """
+    """A beta-VAE (beta 2.5) with four latents, of ellipses whose x and y go together as `correlated_joint` says for sigma."""
     sprites = Ellipses(device)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
     generator = torch.Generator(device).manual_seed(seed)
@@ -307,8 +304,7 @@ def train_positions(sigma: float, seed: int, steps: int = 1000, device: torch.de
         return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=2.5)
 
     label = f"beta-VAE, σ = {sigma:g}"
-    history = train_vae(vae, sample, steps, batch=32, generator=generator, loss=loss, label=label)
-    vae.trained_steps = len(history.get("loss", ()))
+    train_vae(vae, sample, steps, batch=32, generator=generator, loss=loss, label=label)
     return vae.eval()
 
 
@@ -404,6 +400,7 @@ LONG_STEPS = 400
 TEXTS = ("task", "method", "machine")  # columns of the tables that are no numbers
 
 
+@whole_trainings()
 def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | str = "cpu") -> None:
     """Train all RUNS at CORRELATION, a set of seeds after the other, and write a row of each into `correlated.csv` in `folder`.
 
@@ -418,9 +415,7 @@ def compare_long(folder: Path, steps: int = LONG_STEPS, device: torch.device | s
         if any(all(row[k] == v for k, v in key.items()) for row in rows):
             continue
         start = time.process_time()
-        model, history = train_heads(method, draws[task][0], c, seed, steps, device=device)
-        if len(history.get("heads", ())) < steps:
-            raise KeyboardInterrupt  # a run that was cut short has no row
+        model, _ = train_heads(method, draws[task][0], c, seed, steps, device=device)
         key["CPU seconds"] = round(time.process_time() - start)
         key["machine"] = checkpoints.machine(device)
         row = key | measure(model, draws[task][1], c)
@@ -438,6 +433,7 @@ SIGMAS, POSITION_STEPS = (10.0, 0.2), 1000
 IN_USE = 0.1  # nats that a latent carries at least
 
 
+@whole_trainings()
 def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.device | str = "cpu") -> None:
     """Train a beta-VAE of positions for each of SIGMAS and five seeds; `positions.csv` in `folder` has a row a latent in use.
 
@@ -451,8 +447,6 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
             continue
         start = time.process_time()
         vae = train_positions(sigma, seed, steps, device=device)
-        if vae.trained_steps < steps:
-            raise KeyboardInterrupt  # a run that was cut short has no row
         key["CPU seconds"] = round(time.process_time() - start)
         found = directions(vae, sigma)
         numbers = {

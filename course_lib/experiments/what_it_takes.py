@@ -29,7 +29,7 @@ from course_lib.lessons.what_it_takes import (
     whiten,
 )
 from course_lib.models import VAE, mlp
-from course_lib.training import descend, fit, fit_classifier, normal_like, seeded
+from course_lib.training import descend, fit, fit_classifier, normal_like, seeded, whole_trainings
 
 SEEDS = (0, 1, 2)
 
@@ -261,8 +261,6 @@ def train_method(
 
     weight   beta, or the weight of the total correlation; None for the one of METHODS.
     labels   added to the loss, times LABEL_WEIGHT, all of them in every step (64 at random, where there are more).
-
-    The VAE's `trained_steps` is less than `steps` where the user interrupted.
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
@@ -281,8 +279,7 @@ def train_method(
         descend(optimiser, loss)
         return {"loss": loss}
 
-    history = fit(step, steps, label=f"{method}, seed {seed}")
-    vae.trained_steps = len(history.get("loss", ()))
+    fit(step, steps, label=f"{method}, seed {seed}")
     return vae
 
 
@@ -348,6 +345,7 @@ KEPT = {  # the checkpoints: a run, and the seed of its median DCI
 TEXTS = ("data", "method")  # columns of the table that are no numbers
 
 
+@whole_trainings()
 def compare_long(
     folder: Path, weights: Path, steps: int | None = None, device: torch.device | str = "cpu"
 ) -> None:
@@ -368,8 +366,6 @@ def compare_long(
                 draw_labels(data[name], share, torch.Generator(device).manual_seed(seed)) if share else None
             )
             vae = train_method(method, data[name], seed, wanted, latents=10, weight=weight, labels=labels)
-            if vae.trained_steps < wanted:
-                raise KeyboardInterrupt  # a run that was cut short has no row
             key["CPU seconds"] = round(time.process_time() - start)
             row = key | _measure(vae, data[name], seed)
             add_rows(table, [row], TEXTS, _place)
