@@ -590,3 +590,9 @@ def test_the_shipped_table_has_every_run():
         if row["steps"] == experiments.GROUPS[row["domains"]].recipe.steps
     }
     assert found == {*experiments.RUNS}
+
+
+def test_codes_are_sampled_with_noise_from_a_generator_on_another_device():
+    model = experiments.UFDN(2, 8).to("meta").eval()
+    z = experiments.encode(model, torch.rand(3, 3, 16, 16, device="meta"), generator())
+    assert z.is_meta and z.shape == (3, experiments.LATENTS)
