@@ -20,7 +20,7 @@ from course_lib.challenges import tasks
 from course_lib.exercise.key import find_key
 from course_lib.release import copy_course, sections
 from tests.helpers import ROOT, lab
-from tests.test_release import public, secrets
+from tests.helpers.leaks import public, secrets
 
 if not os.environ.get("CI"):
     pytest.importorskip("furo", reason="needs what builds the site: pip install '.[book]'")

@@ -15,16 +15,13 @@ from course_lib.exercise.key import find_key
 from course_lib.experiments import on_the_gpu as experiments
 from course_lib.experiments import pretraining
 from course_lib.lessons import on_the_gpu as lesson
+from tests.helpers import generator
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
 from tests.helpers.corpus import read_cells, words
-from tests.test_notebooks import NOTEBOOKS, run_nbval
+from tests.helpers.nbval import NOTEBOOKS, run_nbval
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
-
-
-def generator(device: torch.device | str = CUDA) -> torch.Generator:
-    return torch.Generator(device).manual_seed(0)
 
 
 # ------------------------------------------------------------------ answers
@@ -79,10 +76,10 @@ def test_what_only_fails_on_cuda(said, folder):
 @pytest.mark.parametrize(("batch", "number", "latents"), [(1, 1, 1), (33, 70, 10), (500, 1000, 7)])
 def test_the_kernels_give_the_streamed_values_and_gradients(batch, number, latents, on_solutions):
     z, mean, log_var = (
-        torch.randn(n, latents, generator=generator(), device=CUDA).requires_grad_()
+        torch.randn(n, latents, generator=generator(device=CUDA), device=CUDA).requires_grad_()
         for n in (batch, number, number)
     )
-    weights = torch.randn(batch, 1 + latents, generator=generator(), device=CUDA)
+    weights = torch.randn(batch, 1 + latents, generator=generator(device=CUDA), device=CUDA)
     out = experiments.log_aggregate_posterior(z, mean, log_var)
     found = torch.autograd.grad((weights * out).sum(), (z, mean, log_var))
     plain = experiments.plain_log_aggregate_posterior(z, mean, log_var)
@@ -93,7 +90,10 @@ def test_the_kernels_give_the_streamed_values_and_gradients(batch, number, laten
 
 def test_nothing_of_the_size_of_all_pairs_is_ever_held(on_solutions):
     size = 16_384  # all pairs of them: 1 GB
-    inputs = [torch.randn(size, 10, generator=generator(), device=CUDA).requires_grad_() for _ in range(3)]
+    inputs = [
+        torch.randn(size, 10, generator=generator(device=CUDA), device=CUDA).requires_grad_()
+        for _ in range(3)
+    ]
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     torch.autograd.grad(experiments.log_aggregate_posterior(*inputs).sum(), inputs)
@@ -113,7 +113,7 @@ def test_a_product_of_matrices_is_timed(on_solutions):
 @pytest.mark.parametrize("data", [Sprites, Shapes3D])
 def test_renderers_draw_the_same_images(data):
     here, there = data(64), data(64, device=CUDA)
-    factors = here.grid.sample(200, generator("cpu"))
+    factors = here.grid.sample(200, generator())
     images, other = here.images(factors), there.images(factors.to(CUDA)).cpu()
     assert (images - other).abs().mean() < 1e-3 and ((images - other).abs() > 0.1).float().mean() < 1e-3
 
@@ -121,12 +121,12 @@ def test_renderers_draw_the_same_images(data):
 def test_metrics_are_the_cpus():
     sprites = Sprites(32, only={"shape": 1, "orientation": 0})
     factors = sprites.grid.factors(torch.arange(len(sprites)))
-    codes = factors.float() @ torch.randn(factors.shape[1], 6, generator=generator("cpu"))
+    codes = factors.float() @ torch.randn(factors.shape[1], 6, generator=generator())
     for measure in (metrics.mutual_information_gap, metrics.mig_sup):
         assert abs(measure(codes, factors) - measure(codes.to(CUDA), factors.to(CUDA))) < 1e-4
     log_var = torch.full_like(codes, -2.0)
-    here = metrics.kl_decomposition_exact(codes, log_var, generator("cpu"))
-    there = metrics.kl_decomposition_exact(codes.to(CUDA), log_var.to(CUDA), generator("cpu"))
+    here = metrics.kl_decomposition_exact(codes, log_var, generator())
+    there = metrics.kl_decomposition_exact(codes.to(CUDA), log_var.to(CUDA), generator())
     for name in ("mutual_information", "total_correlation"):
         assert abs(getattr(here, name) - getattr(there, name)) < 1e-3
 

@@ -196,26 +196,6 @@ def test_only_the_resolver_looks_for_solutions_in_a_lesson():
             )
 
 
-SLOW = (
-    "IPython",
-    "ipywidgets",
-    "matplotlib",
-    "nbformat",
-    "pandas",
-    "scipy",
-    "seaborn",
-    "sklearn",
-    "torchvision",
-)
-
-
-def test_importing_all_lessons_imports_nothing_slow():
-    """Outside a notebook; within one, IPython is there already. What costs is counted in modules, not in time."""
-    program = "import sys; from course_lib.catalogue import exercises; exercises(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert not {name.partition(".")[0] for name in done.stdout.split()} & set(SLOW)
-
-
 def test_every_progress_bar_has_a_name():
     """A call of `fit` says what it trains; only `fit` itself has a name for the nameless."""
     calls = [

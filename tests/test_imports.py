@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-LESSONS = (
+LESSONS = "from course_lib.catalogue import exercises\nexercises()\n"
+EXPERIMENTS = (
     "import importlib\nfrom course_lib.catalogue import LESSONS\n"
-    "for x in LESSONS: importlib.import_module(f'course_lib.{package}.{{x.module}}')\n"
+    "for x in LESSONS: importlib.import_module(f'course_lib.experiments.{x.module}')\n"
 )
-HEAVY = {"sklearn", "seaborn", "pandas", "scipy", "matplotlib", "PIL", "torchvision", "IPython", "ipywidgets"}
+HEAVY = {"sklearn", "seaborn", "pandas", "scipy", "matplotlib", "PIL", "torchvision", "IPython", "nbformat"}
 
 
 def loaded(code: str) -> set[str]:
@@ -25,14 +26,14 @@ def loaded(code: str) -> set[str]:
 
 
 def test_the_lessons_import_nothing_that_takes_long_and_nothing_above_them():
-    found = loaded(LESSONS.format(package="lessons"))
+    found = loaded(LESSONS)
     assert "course_lib.lessons.ufdn" in found and not found & HEAVY
     assert not {m for m in found if m.startswith("course_lib.experiments")} | (found & {"course_lib.metrics"})
 
 
 @pytest.mark.parametrize(
     "code",
-    [LESSONS.format(package="experiments"), "import course_lib.metrics\n"],
+    [EXPERIMENTS, "import course_lib.metrics\n"],
     ids=["experiments", "metrics"],
 )
 def test_what_takes_long_is_imported_where_it_is_used(code):

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +12,9 @@ from course_lib.catalogue import LESSONS, exercises
 from course_lib.exercise.answers import find_answers
 from tests.helpers import ROOT
 from tests.helpers.cells import MARK, code_cells
+from tests.helpers.nbval import NOTEBOOKS, run_nbval
 
 START = ROOT / "notebooks/start.ipynb"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 INSTALL = """# Installs the course on Colab. Anywhere else it does nothing.
 import sys
 
@@ -138,37 +132,6 @@ class TestCommitted:
         for cell in code_cells(notebook):
             if cell["source"].startswith(MARK):
                 assert ": passed" in "".join(cell["outputs"][0]["data"]["text/plain"]), cell["source"]
-
-
-def run_nbval(notebook: Path, folder: Path, answers: str) -> dict[int, bool]:
-    """Run a copy of a notebook in `folder` under nbval-lax; by number of its code cell, whether it failed."""
-    shutil.copy(notebook, folder)
-    report = folder / "report.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--nbval-lax",
-        "--nbval-current-env",
-        "-q",
-        f"--junitxml={report}",
-    ]
-    settings = {
-        "COURSE_ANSWERS": answers,
-        "TQDM_DISABLE": "1",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", notebook.name],
-        cwd=folder,
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    cases = ElementTree.parse(report).iter("testcase")
-    return {int(c.get("name").removeprefix("Cell ")): c.find("failure") is not None for c in cases}
 
 
 @pytest.mark.notebooks

@@ -12,9 +12,9 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    """A generator on the CPU with this seed."""
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator with this seed."""
+    return torch.Generator(device).manual_seed(seed)
 
 
 def run_in(tree: Path, script: str, folder: Path) -> str:
