@@ -327,7 +327,7 @@ def test_the_benchmark_is_rehearsed_without_a_gpu(monkeypatch, capsys):
 
 def test_numbers_of_a_gpu_are_shown_where_there_are_some(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, "data_folder", lambda: tmp_path)
-    assert "`make gpu`" in experiments.recorded_table()
+    assert "`make gpu`" in experiments.recorded_table() and "gpu.py --write`" in experiments.recorded_table()
     (tmp_path / "gpu").mkdir()
     for name, value in (("A", 1), ("B", 2)):
         card = {"device": f"Device {name}", "numbers": {"rows a second": value}}

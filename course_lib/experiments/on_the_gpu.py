@@ -187,7 +187,7 @@ def recorded_table() -> str:
     if not cards:
         return (
             "No CUDA numbers have been recorded yet: on a machine with a GPU, `make gpu` runs the course's tests there, and "
-            "`python benchmarks/gpu.py` measures what this section only estimates."
+            "`python benchmarks/gpu.py --write` measures and keeps what this section only estimates."
         )
     rows = list(dict.fromkeys(name for card in cards.values() for name in card["numbers"]))
     lines = ["| | " + " | ".join(cards) + " |", "|---" * (1 + len(cards)) + "|"]
