@@ -75,7 +75,7 @@ class Prediction:
         self._read()
         if not self.entry["shown"]:
             self.entry["shown"] = True
-            with contextlib.suppress(OSError):  # the result matters more than the record
+            with contextlib.suppress(OSError):  # the result is shown even where no record can be written
                 self._write()
         predicted = self.predicted or "no prediction was made"
         found = [("Predicted:", predicted), ("The result:", self._said(result))]

@@ -103,7 +103,7 @@ def hint(ex: Exercise) -> Panel:
     now = min(given, len(hints) - 1)
     panel = shown(message(f"Hint {now + 1} of {len(hints)}: {hints[now]}"))
     if not answers.solutions_in_force():
-        with contextlib.suppress(OSError):  # the hint matters more than the record
+        with contextlib.suppress(OSError):  # the hint is shown even where no record can be written
             _update(ex, hints=min(given + 1, len(hints)))
     return panel
 

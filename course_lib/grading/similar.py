@@ -7,8 +7,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 
-SMALLEST = 25  # nodes of a syntax tree: below, everybody writes the same
-USUAL = 3  # who writes as more than one in three of the class does, has written it alone
+SMALLEST = 25  # nodes of a syntax tree: shorter answers are alike without copying
+USUAL = 3  # a shape of more than one in three answers is the usual one, and no sign of copying
 
 
 def shape(text: str) -> str:
@@ -84,8 +84,8 @@ def groups(rows: Iterable[tuple[str, dict]]) -> list[tuple[tuple[str, ...], list
             answered[row["exercise"]] += 1
             by_shape[row["exercise"], found].append((student, row["status"]))
     shared: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for (exercise, found), who in by_shape.items():
-        usual = len(who) > max(2, answered[exercise] / USUAL)
-        if len(who) > 1 and not usual and int(found.partition("-")[0]) >= SMALLEST:
-            shared[tuple(sorted(name for name, _ in who))].append((exercise, who[0][1]))
+    for (exercise, found), authors in by_shape.items():
+        usual = len(authors) > max(2, answered[exercise] / USUAL)
+        if len(authors) > 1 and not usual and int(found.partition("-")[0]) >= SMALLEST:
+            shared[tuple(sorted(name for name, _ in authors))].append((exercise, authors[0][1]))
     return sorted(shared.items(), key=lambda x: (-len(x[1]), x[0]))
