@@ -123,10 +123,12 @@ def challenges(
     for name in names or known:
         both = {"the baseline": known[name]._baseline, "a solution": SOLUTIONS[name]}
         found[name] = {
-            who: [round(score, 4) for score in contest.measure(known[name], function)]
-            for who, function in both.items()
+            author: [round(score, 4) for score in contest.measure(known[name], function)]
+            for author, function in both.items()
         }
-        typer.echo(f"{name}: " + ", ".join(f"{who} {contest.spread(s)}" for who, s in found[name].items()))
+        typer.echo(
+            f"{name}: " + ", ".join(f"{author} {contest.spread(s)}" for author, s in found[name].items())
+        )
     replace(
         data_folder() / contest.MEASURED,
         json.dumps({n: found[n] for n in known if n in found}, indent=1) + "\n",

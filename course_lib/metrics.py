@@ -673,22 +673,22 @@ def _check_posteriors(mean: Tensor, log_var: Tensor) -> None:
         )
 
 
-def _check_codes(codes: Tensor, what: str = "codes") -> None:
+def _check_codes(codes: Tensor, name: str = "codes") -> None:
     if not isinstance(codes, Tensor):
-        raise TypeError(f"{what}: expected a torch.Tensor, got {type(codes).__name__}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(codes).__name__}")
     if codes.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{what}: expected float32 or float64, got {codes.dtype}; convert with .float()")
+        raise TypeError(f"{name}: expected float32 or float64, got {codes.dtype}; convert with .float()")
     if codes.ndim != 2 or codes.shape[1] < 1 or len(codes) < 2:
-        raise ValueError(f"{what}: expected shape (N, D) with N at least 2, got {tuple(codes.shape)}")
+        raise ValueError(f"{name}: expected shape (N, D) with N at least 2, got {tuple(codes.shape)}")
     if codes.device.type == "cpu" and not codes.isfinite().all():
         bad = (~codes.isfinite()).any(0).nonzero().flatten().tolist()
-        raise ValueError(f"{what}: expected finite numbers, but latents {bad} hold NaN or infinity")
+        raise ValueError(f"{name}: expected finite numbers, but latents {bad} hold NaN or infinity")
 
 
-def _check_factors(factors: Tensor, what: str = "factors") -> None:
+def _check_factors(factors: Tensor, name: str = "factors") -> None:
     if not isinstance(factors, Tensor):
-        raise TypeError(f"{what}: expected a torch.Tensor, got {type(factors).__name__}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(factors).__name__}")
     if factors.dtype != torch.int64:
-        raise TypeError(f"{what}: expected torch.int64, got {factors.dtype}; convert with .long()")
+        raise TypeError(f"{name}: expected torch.int64, got {factors.dtype}; convert with .long()")
     if factors.ndim != 2 or factors.shape[1] < 1 or len(factors) < 1:
-        raise ValueError(f"{what}: expected shape (N, K), got {tuple(factors.shape)}")
+        raise ValueError(f"{name}: expected shape (N, K), got {tuple(factors.shape)}")

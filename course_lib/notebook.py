@@ -104,11 +104,11 @@ def _note_edits(source: str, error: BaseException | None, written: set[str]) -> 
                     answers.note_not_run(ex, "decorator forgotten", name=ex.name, exercise=ex.id)
 
 
-def _announce_failing(told: set[str]) -> None:
+def _announce_failing(announced: set[str]) -> None:
     """Say, once for each answer, that the cell above uses one that has not passed its check."""
-    for name in sorted(answers.called - told):
+    for name in sorted(answers.called - announced):
         if (found := status(name)) not in ("passed", *QUIET):
-            told.add(name)
+            announced.add(name)
             text = f"This cell uses your {name}, which has not passed its check ({found})."
             announce(Panel(text, kind="wrong", message=text))
 
@@ -126,7 +126,7 @@ def install(shell) -> None:
     shell._course_lib_installed = True
     warm_up()
     written: set[str] = set()  # exercises whose answers were saved in this session
-    told: set[str] = set()  # answers of which it was said that they fail
+    announced: set[str] = set()  # answers of which it was said that they fail
 
     def on_error(shell, kind, error, trace, tb_offset=None):
         missing = _cause(error)
@@ -145,8 +145,8 @@ def install(shell) -> None:
             error = result.error_before_exec or result.error_in_exec
             _note_edits(result.info.raw_cell if result.info else "", error, written)
             written.update(answers.saved)
-            told.difference_update(answers.saved)
-            _announce_failing(told)
+            announced.difference_update(answers.saved)
+            _announce_failing(announced)
         note_waiting(result)
 
     def note_waiting(result):

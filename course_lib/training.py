@@ -190,11 +190,11 @@ def check_positive(number: int, name: str) -> None:
         raise ValueError(f"{name}: expected a positive integer, got {number!r}")
 
 
-def check_scalar(value: Tensor, what: str) -> None:
+def check_scalar(value: Tensor, name: str) -> None:
     """Raise ValueError unless value is a tensor of one number."""
     if not isinstance(value, Tensor) or value.ndim != 0:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{what}: expected a scalar tensor, got {got}; take the mean over the batch")
+        raise ValueError(f"{name}: expected a scalar tensor, got {got}; take the mean over the batch")
 
 
 def _scalars(values: dict[str, Tensor]) -> dict[str, Tensor]:

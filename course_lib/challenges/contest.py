@@ -88,11 +88,11 @@ class Challenge:
         rows = self._rows()
         best = "highest" if self.highest else "lowest"
         said = inspect.getdoc(self.judge)
-        lines = [f"{self.name}: {best} {self.unit}", *(f"{who}: {scores}" for who, scores, _ in rows)]
+        lines = [f"{self.name}: {best} {self.unit}", *(f"{author}: {scores}" for author, scores, _ in rows)]
         table = "".join(
-            f'<tr><td style="text-align:left">{html.escape(who)}</td><td>{scores}</td>'
+            f'<tr><td style="text-align:left">{html.escape(author)}</td><td>{scores}</td>'
             f'<td style="text-align:left">{html.escape(note)}</td></tr>'
-            for who, scores, note in rows
+            for author, scores, note in rows
         )
         head = "<tr><th>who</th><th>median (three seeds)</th><th></th></tr>"
         code = html.escape(source_of(self._baseline))
@@ -103,11 +103,11 @@ class Challenge:
 
     def _rows(self) -> list[tuple[str, str, str]]:
         """Who, what scores, and a note, best first."""
-        entries = [(who, scores, "") for who, scores in measured().get(self.name, {}).items()]
+        entries = [(author, scores, "") for author, scores in measured().get(self.name, {}).items()]
         for i, entry in enumerate(attempts(read_record(ATTEMPTS), self.name), 1):
             entries.append((f"your attempt {i}", entry["scores"], f"{entry['when']} {entry['note']}".strip()))
         entries.sort(key=lambda entry: statistics.median(entry[1]), reverse=self.highest)
-        return [(who, spread(scores), note) for who, scores, note in entries]
+        return [(author, spread(scores), note) for author, scores, note in entries]
 
 
 def spread(scores: list[float]) -> str:
@@ -186,12 +186,12 @@ def _keep(task: Challenge, function: Callable, scores: list[float], cell: str) -
         write_record(record, ATTEMPTS)
 
 
-def expect(value: object, shape: tuple[int, ...], what: str) -> torch.Tensor:
+def expect(value: object, shape: tuple[int, ...], name: str) -> torch.Tensor:
     """The value, if it is a tensor of this shape with finite numbers; else a ValueError that says what came."""
     if not isinstance(value, torch.Tensor):
-        raise ValueError(f"{what}: expected a tensor {shape}, got {type(value).__name__}")
+        raise ValueError(f"{name}: expected a tensor {shape}, got {type(value).__name__}")
     if tuple(value.shape) != shape:
-        raise ValueError(f"{what}: expected the shape {shape}, got {tuple(value.shape)}")
+        raise ValueError(f"{name}: expected the shape {shape}, got {tuple(value.shape)}")
     if value.is_floating_point() and not value.isfinite().all():
-        raise ValueError(f"{what}: expected finite numbers, got NaN or infinity")
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
     return value.detach()

@@ -177,14 +177,14 @@ def _any_file(domain: str, root: Path) -> bool:
     return any(folder.glob(pattern))
 
 
-def _check_read(images: Tensor, labels: Tensor, what: str) -> None:
+def _check_read(images: Tensor, labels: Tensor, source: str) -> None:
     shapes_agree = images.ndim in (3, 4) and labels.shape == images.shape[:1] and len(images) > 0
     if not shapes_agree or images.dtype != torch.uint8 or images.shape[-1] not in (16, 28, SIZE):
         raise ValueError(
-            f"{what}: expected 8-bit images with one label each, found {images.dtype} {tuple(images.shape)} and "
+            f"{source}: expected 8-bit images with one label each, found {images.dtype} {tuple(images.shape)} and "
             f"labels {tuple(labels.shape)}; the files are damaged"
         )
     if labels.min() < 0 or labels.max() > 9:
         raise ValueError(
-            f"{what}: expected labels 0 to 9, found {labels.min()} to {labels.max()}; the files are damaged"
+            f"{source}: expected labels 0 to 9, found {labels.min()} to {labels.max()}; the files are damaged"
         )

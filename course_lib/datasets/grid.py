@@ -98,18 +98,18 @@ class FactorGrid:
         return FactorGrid(names, sizes), kept
 
 
-def _check_long(tensor: Tensor, what: str, ndim: int) -> None:
+def _check_long(tensor: Tensor, name: str, ndim: int) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{what}: expected a torch.Tensor, got {type(tensor).__name__}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
     if tensor.dtype != torch.int64:
-        raise TypeError(f"{what}: expected dtype torch.int64, got {tensor.dtype}; convert with .long()")
+        raise TypeError(f"{name}: expected dtype torch.int64, got {tensor.dtype}; convert with .long()")
     if tensor.ndim != ndim:
-        raise ValueError(f"{what}: expected {ndim} dimension(s), got shape {tuple(tensor.shape)}")
+        raise ValueError(f"{name}: expected {ndim} dimension(s), got shape {tuple(tensor.shape)}")
 
 
-def _check_range(values: Tensor, what: str, size: int) -> None:
+def _check_range(values: Tensor, name: str, size: int) -> None:
     if values.device.type != "cpu" or values.numel() == 0:
         return
     low, high = values.aminmax()
     if low < 0 or high >= size:
-        raise ValueError(f"{what}: expected values from 0 to {size - 1}, got values from {low} to {high}")
+        raise ValueError(f"{name}: expected values from 0 to {size - 1}, got values from {low} to {high}")

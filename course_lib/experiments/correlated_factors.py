@@ -453,8 +453,8 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
             "nats": found.nats,
             "fit": found.fit,
             **{
-                f"{what} {axis}": value[:, k]
-                for what, value in (("reads", found.reads), ("moves", found.moves))
+                f"{kind} {axis}": value[:, k]
+                for kind, value in (("reads", found.reads), ("moves", found.moves))
                 for k, axis in enumerate("xy")
             },
         }

@@ -116,36 +116,36 @@ def draw_segments(n: int, generator: torch.Generator, segments: int = 20, latent
 
 
 class SegmentVAE(nn.Module):
-    """q(z|x, u), p(x|z) and p(z|u) for x (B, P); with `told` False u is hidden from it, and p(z) = N(0, I)."""
+    """q(z|x, u), p(x|z) and p(z|u) for x (B, P); with `sees_segment` False u is hidden from it, and p(z) = N(0, I)."""
 
-    def __init__(self, features: int, latents: int, segments: int, told: bool):
+    def __init__(self, features: int, latents: int, segments: int, sees_segment: bool):
         super().__init__()
-        self.told, self.segments = told, segments
+        self.sees_segment, self.segments = sees_segment, segments
         self.encoder = mlp(features + segments, 64, 64, 2 * latents)
         self.decoder = mlp(latents, 64, 64, features)
         self.prior_log_var = nn.Parameter(torch.zeros(segments, latents))
 
     def encode(self, x: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z|x, u), (B, D) each."""
-        u = F.one_hot(segment, self.segments).float() * self.told
+        u = F.one_hot(segment, self.segments).float() * self.sees_segment
         mean, log_var = self.encoder(torch.cat([x, u], 1)).chunk(2, 1)
         return mean, log_var
 
     def prior(self, segment: Tensor) -> tuple[Tensor, Tensor]:
         """Mean 0 and log variance of p(z|u), (B, D) each."""
-        log_var = self.prior_log_var[segment] * self.told
+        log_var = self.prior_log_var[segment] * self.sees_segment
         return torch.zeros_like(log_var), log_var
 
 
 IVAE_STEPS = 1500
 
 
-def train_ivae(data: Segments, told: bool, seed: int) -> tuple[SegmentVAE, Tensor]:
+def train_ivae(data: Segments, sees_segment: bool, seed: int) -> tuple[SegmentVAE, Tensor]:
     """A VAE of x trained by your `ivae_loss`, and its codes: the means of q(z|x, u) of all points, (N, D)."""
     generator = torch.Generator(data.x.device).manual_seed(seed)
     segments, latents = data.variances.shape
     with seeded(seed):
-        model = SegmentVAE(data.x.shape[1], latents, segments, told).to(data.x.device)
+        model = SegmentVAE(data.x.shape[1], latents, segments, sees_segment).to(data.x.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, IVAE_STEPS)
 
@@ -159,7 +159,8 @@ def train_ivae(data: Segments, told: bool, seed: int) -> tuple[SegmentVAE, Tenso
         schedule.step()
         return {"loss": loss}
 
-    fit(step, IVAE_STEPS, label=f"{'told the segment' if told else 'not told'}, seed {seed}")
+    label = "told the segment" if sees_segment else "not told"
+    fit(step, IVAE_STEPS, label=f"{label}, seed {seed}")
     with torch.no_grad():
         return model, model.encode(data.x, data.segment)[0]
 
@@ -431,9 +432,9 @@ def draw_groups(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     a = torch.randint(2, (n,), generator=generator)
     noise = torch.randn(n, 3, generator=generator)
-    told = GROUP_MEANS[a] + GROUP_DEVIATIONS[a] * noise[:, :2]
+    informative = GROUP_MEANS[a] + GROUP_DEVIATIONS[a] * noise[:, :2]
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
-    return torch.cat([told, noise[:, 2:]], 1) @ turn.T, a
+    return torch.cat([informative, noise[:, 2:]], 1) @ turn.T, a
 
 
 def group_information(means: Tensor, deviations: Tensor, points: int = 801) -> float:

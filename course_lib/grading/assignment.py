@@ -141,13 +141,13 @@ def _exercise(name: object, where: str) -> str:
     return found.id
 
 
-def _number(value: object, what: str) -> float:
+def _number(value: object, name: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < 1e6:
-        raise BadFile(f"{what}: expected a number of points, 0 or more; got {value!r}.")
+        raise BadFile(f"{name}: expected a number of points, 0 or more; got {value!r}.")
     return int(number) if number == int(number) else number
 
 
@@ -206,21 +206,22 @@ class Roster:
     def __init__(self, header: list[str], rows: list[tuple[int, dict[str, str]]], where: str):
         self.rows, self._of = [row for _, row in rows if not _is_no_student(row)], {}
         self.columns = {
-            what: [column for column in header if column.lower() in names] for what, names in ROSTER.items()
+            attribute: [column for column in header if column.lower() in names]
+            for attribute, names in ROSTER.items()
         }
-        if not any(self.columns[what] for what in ("id", "email", "login", "name")):
+        if not any(self.columns[attribute] for attribute in ("id", "email", "login", "name")):
             raise BadFile(
                 f"{where}: expected a column such as id, email, login or name in its first line; got {', '.join(header)}."
             )
         self.kind = "canvas" if "Student" in header else "moodle" if "Identifier" in header else ""
-        for what in ("id", "email", "login", "name"):
-            for column in self.columns[what]:
+        for attribute in ("id", "email", "login", "name"):
+            for column in self.columns[attribute]:
                 for row in self.rows:
-                    found = self._of.setdefault((what, self._key(row[column])), [])
+                    found = self._of.setdefault((attribute, self._key(row[column])), [])
                     found += [row] if row[column] and not any(x is row for x in found) else []
-        for (what, key), found in self._of.items():
-            if what == "id" and len(found) > 1:
-                raise BadFile(f"{where}: {len(found)} lines have the {what} {key}.")
+        for (attribute, key), found in self._of.items():
+            if attribute == "id" and len(found) > 1:
+                raise BadFile(f"{where}: {len(found)} lines have the {attribute} {key}.")
 
     @staticmethod
     def _key(text: str) -> str:
@@ -231,15 +232,15 @@ class Roster:
         platform = record["platform"]
         own = [platform.get("id", ""), platform.get("name", ""), record["student"], platform.get("email", "")]
         own += [record["student"].rpartition("_")[0]] if platform.get("id") else []
-        for what in ("id", "email", "login", "name"):
+        for attribute in ("id", "email", "login", "name"):
             for text in own:
-                found = self._of.get((what, self._key(text)), [])
+                found = self._of.get((attribute, self._key(text)), [])
                 if len(found) == 1:
                     return found[0]
         return None
 
-    def get(self, row: dict[str, str], what: str) -> str:
-        return next((row[column] for column in self.columns[what] if row[column]), "")
+    def get(self, row: dict[str, str], attribute: str) -> str:
+        return next((row[column] for column in self.columns[attribute] if row[column]), "")
 
 
 def _is_no_student(row: dict[str, str]) -> bool:
@@ -322,7 +323,7 @@ class Mark:
     rows        those of the assignment that are graded, with `points`, `of`, and a note where a human decided
     lessons     by number: points, and of how many
     taken_off   for lateness; `late` says why, or why not, in words
-    who         id, email, handed in, late: from the export, else from the roster; name: the roster's
+    fields      id, email, handed in, late: from the export, else from the roster; name: the roster's
     """
 
     record: dict
@@ -331,7 +332,7 @@ class Mark:
     taken_off: float
     late: str
     of: float
-    who: dict[str, str]
+    fields: dict[str, str]
     line: dict[str, str] | None  # of the roster
     missing: list[str] = field(default_factory=list)  # exercises that were never graded
 
@@ -349,9 +350,9 @@ def mark(
 ) -> Mark:
     """Apply all that was decided to the record in records/NAME.json."""
     line = roster.find(record) if roster else None
-    who = {k: v for k in ROSTER if line and (v := roster.get(line, k)) and k != "login"}
-    who |= {k: v for k, v in record["platform"].items() if k in ("id", "email", "handed in", "late")}
-    own = {name, record["student"], who.get("id", ""), who.get("email", "")}
+    fields = {k: v for k in ROSTER if line and (v := roster.get(line, k)) and k != "login"}
+    fields |= {k: v for k, v in record["platform"].items() if k in ("id", "email", "handed in", "late")}
+    own = {name, record["student"], fields.get("id", ""), fields.get("email", "")}
     own |= {roster.get(line, k) for k in ("id", "email", "login", "name")} if line else set()
     mine = {x.exercise: x for x in overrides if x.student in own - {""}}
     for override in mine.values():
@@ -365,7 +366,7 @@ def mark(
         if (row := _decided(known.get(exercise), exercise, of, mine.get(exercise))) is not None:
             rows.append(row)
             sums[0] += row["points"]
-    days, late = lateness(who, assignment)
+    days, late = lateness(fields, assignment)
     taken_off = assignment.late * days
     if LATE in mine:
         taken_off = mine[LATE].points
@@ -373,7 +374,7 @@ def mark(
     elif taken_off:
         late = f"{late} It costs {counted(taken_off, 'point')} ({assignment.late:g} a day)."
     missing = [exercise for exercise in assignment.points if exercise not in known]
-    return Mark(record, rows, lessons, taken_off, late, assignment.of, who, line, missing if rows else [])
+    return Mark(record, rows, lessons, taken_off, late, assignment.of, fields, line, missing if rows else [])
 
 
 def _decided(row: dict | None, exercise: str, points: float, override: Override | None) -> dict | None:
@@ -392,9 +393,9 @@ def _decided(row: dict | None, exercise: str, points: float, override: Override 
     return row
 
 
-def lateness(who: dict[str, str], assignment: Assignment) -> tuple[int, str]:
+def lateness(fields: dict[str, str], assignment: Assignment) -> tuple[int, str]:
     """By how many days, one that has begun counts, a submission is late, and what is known of that, in words."""
-    marked, text = who.get("late"), who.get("handed in", "")
+    marked, text = fields.get("late"), fields.get("handed in", "")
     when = read_time(text)
     if when is not None and when.tzinfo is None:
         when = when.replace(tzinfo=assignment.zone) if assignment.zone else None

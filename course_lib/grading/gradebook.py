@@ -142,7 +142,7 @@ class Gradebook:
             report.add(mark)
             seen |= {name: mark.record["digest"]} if "digest" in mark.record else {}
             failed |= {name: mark.record["failed"]} if "failed" in mark.record else {}
-            timeless += asked.read_time(mark.who.get("handed in", "")) is None
+            timeless += asked.read_time(mark.fields.get("handed in", "")) is None
         self._write("gradebook.csv", sheet.gradebook())
         for platform in ("canvas", "moodle"):
             if text := sheet.platform(platform):
@@ -183,7 +183,9 @@ class Gradebook:
             names = ", ".join(exercise for exercise, _ in shared)
             table.append(["; ".join(map(_cell, students)), len(shared), names, ", ".join(wrong)])
         self._write("similar.csv", _csv(table))
-        return [f"{asked.counted(n, 'answer')} alike: {who} ({names})" for who, n, names, _ in table[1:]]
+        return [
+            f"{asked.counted(n, 'answer')} alike: {students} ({names})" for students, n, names, _ in table[1:]
+        ]
 
     def _text(self, name: str) -> str:
         path = self.folder / name
@@ -204,7 +206,7 @@ class Sheet:
 
     def __init__(self, assignment: Assignment, roster: Roster | None):
         self.assignment, self.roster = assignment, roster
-        self.lines: list[tuple[list, dict, list]] = []  # name, who, the rest
+        self.lines: list[tuple[list, dict, list]] = []  # name, fields, the rest
         self.imports: dict[str, list[list]] = {"canvas": [], "moodle": []}
         self.lines_of: dict[int, list[str]] = {}  # the submissions of a line of the roster
         self.stranger: list[str] = []  # submissions that are in no line
@@ -215,7 +217,7 @@ class Sheet:
         sums = [_number(got) if mark.rows else "" for got, _ in mark.lessons.values()]
         total = [_number(mark.taken_off) if mark.taken_off else "", _number(mark.total), _number(mark.of)]
         rest = [*cells, *(sums if len(sums) > 1 else []), *(total if mark.rows else ["", "", ""])]
-        self.lines.append((name, mark.who, [*rest, _cell("; ".join(remarks(mark)))]))
+        self.lines.append((name, mark.fields, [*rest, _cell("; ".join(remarks(mark)))]))
         if mark.line is not None:
             self.lines_of.setdefault(self.roster.rows.index(mark.line), []).append(name)
         elif self.roster:
@@ -229,13 +231,13 @@ class Sheet:
 
     def _import(self, platform: str, mark: Mark) -> list:
         line = mark.line if mark.line and self.roster.kind == platform else {}
-        shown, who = mark.record["student"].rpartition("_")[0] or mark.record["student"], mark.who
+        shown, fields = mark.record["student"].rpartition("_")[0] or mark.record["student"], mark.fields
         if platform == "canvas":
-            known = {"Student": shown, "ID": who.get("id", "")}
+            known = {"Student": shown, "ID": fields.get("id", "")}
             cells = [_cell((known | line).get(column, "")) for column in CANVAS]
             return [*cells, _number(mark.total)]
-        known = {"Identifier": asked.PARTICIPANT + who.get("id", ""), "Full name": shown}
-        known |= {"Email address": who.get("email", "")}
+        known = {"Identifier": asked.PARTICIPANT + fields.get("id", ""), "Full name": shown}
+        known |= {"Email address": fields.get("email", "")}
         cells = {column: _cell((known | line).get(column, "")) for column in MOODLE}
         sums = "; ".join(
             f"lesson {x}: {_number(got)} of {_number(of)}" for x, (got, of) in mark.lessons.items()
@@ -248,19 +250,19 @@ class Sheet:
         extra = [
             x
             for x in ("name", "id", "email", "handed in", "late")
-            if any(x in who for _, who, _ in self.lines)
+            if any(x in fields for _, fields, _ in self.lines)
         ]
         lessons = list(dict.fromkeys(find(name).lesson for name in self.assignment.points))
         sums = lessons if len(lessons) > 1 else []
         head = ["student", *extra, *self.assignment.points, *sums, "taken off", "total", "of", "remarks"]
         body = [
-            [_cell(name), *(_cell(str(who.get(x, ""))) for x in extra), *rest]
-            for name, who, rest in self.lines
+            [_cell(name), *(_cell(str(fields.get(x, ""))) for x in extra), *rest]
+            for name, fields, rest in self.lines
         ]
         for line in self._absent():
-            who = {x: self.roster.get(line, x) for x in extra if x in asked.ROSTER}
+            fields = {x: self.roster.get(line, x) for x in extra if x in asked.ROSTER}
             name = next((v for x in ("name", "login", "email", "id") if (v := self.roster.get(line, x))), "")
-            row = [_cell(name), *(_cell(who.get(x, "")) for x in extra)]
+            row = [_cell(name), *(_cell(fields.get(x, "")) for x in extra)]
             body.append([*row, *[""] * (len(head) - len(row) - 1), "nothing handed in"])
         return _csv([head, *body])
 
@@ -378,7 +380,7 @@ def feedback(mark: Mark) -> str:
     ]
     sums = [f"lesson {x}: {_number(got)} of {_number(of)}" for x, (got, of) in mark.lessons.items()]
     return PAGE.format(
-        name=html.escape(mark.who.get("name") or mark.record["student"]),
+        name=html.escape(mark.fields.get("name") or mark.record["student"]),
         score=_number(mark.total),
         of=_number(mark.of),
         lessons=f" ({', '.join(sums)})" if len(sums) > 1 else "",

@@ -38,7 +38,7 @@ class Report:
         if not mark.rows:
             return
         self.graded += 1
-        self.late += bool(mark.taken_off or mark.who.get("late"))
+        self.late += bool(mark.taken_off or mark.fields.get("late"))
         self.totals.append(mark.total)
         passed = {row["exercise"] for row in mark.rows if row["status"] == "passed"}
         for row in mark.rows:
@@ -80,10 +80,10 @@ class Report:
             lesson = find(exercise).notebook[:2]
             groups = {"status": self.statuses, "mistake": self.mistakes, "other": self.others}
             for kind, counts in (groups | {"blocks": self.blocks}).items():
-                for what, count in counts[exercise].most_common():
-                    sentence = what if kind == "other" else self.sentences.get((exercise, what), "")
-                    what = "" if kind == "other" else what
-                    table.writerow([lesson, exercise, kind, what, count, self.graded, sentence])
+                for name, count in counts[exercise].most_common():
+                    sentence = name if kind == "other" else self.sentences.get((exercise, name), "")
+                    name = "" if kind == "other" else name
+                    table.writerow([lesson, exercise, kind, name, count, self.graded, sentence])
         return text.getvalue()
 
     # ------------------------------------------------------------ the page
@@ -181,10 +181,8 @@ class Report:
             items.append(f"<li>Missing or wrong, it stood in the way of {words}</li>")
         label = f"{passed} passed, {wrong} did not, {none} have not tried"
         cells = f'<td>{passed} of {of}<span class="bar" role="img" aria-label="{label}">{parts}</span></td>'
-        what = f"<ul>{''.join(items)}</ul>" if items else "–"
-        return (
-            f"<tr><th scope=row><code>{exercise}</code></th>{cells}<td>{none or '–'}</td><td>{what}</td></tr>"
-        )
+        mistakes = f"<ul>{''.join(items)}</ul>" if items else "–"
+        return f"<tr><th scope=row><code>{exercise}</code></th>{cells}<td>{none or '–'}</td><td>{mistakes}</td></tr>"
 
 
 LESSON = """<section id="{id}" aria-labelledby="{id}-title">

@@ -197,8 +197,10 @@ def _named(students: list[Student]) -> dict[str, Student]:
     for student, name in zip(students, safe, strict=True):
         lost = not all(c.isascii() or re.match(r"[\w]", c) for c in student.shown) or len(student.shown) > 100
         if lost or folded.count(name.casefold()) > 1:
-            who = f"{student.shown} {sorted(p.name for p in student.parts)}" if not lost else student.shown
-            name += "~" + hashlib.sha256(who.encode(errors="surrogatepass")).hexdigest()[:6]
+            identity = (
+                f"{student.shown} {sorted(p.name for p in student.parts)}" if not lost else student.shown
+            )
+            name += "~" + hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:6]
         student.name, student.shown = name, _clean(student.shown)
     return {student.name: student for student in students}
 

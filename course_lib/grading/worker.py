@@ -185,7 +185,7 @@ class Kernel:
         ]
         parent = {"msg_id": request["exercise"]}
         self.messages = [
-            {"msg_type": kind, "content": what, "parent_header": parent} for kind, what in outputs
+            {"msg_type": kind, "content": content, "parent_header": parent} for kind, content in outputs
         ]
         return request["exercise"]
 
