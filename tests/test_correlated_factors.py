@@ -368,7 +368,7 @@ class Known(torch.nn.Module):
     def __init__(self, mixture: list[list[float]], sigma: float):
         super().__init__()
         self.mixture = torch.nn.Parameter(torch.tensor(mixture))
-        sprites = experiments.Ellipses()
+        sprites = experiments.ellipses()
         joint = lesson.correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma))
         centres = experiments._centres(
             sprites.images(lesson.sample_correlated(joint, 8000, generator())).float()
@@ -409,7 +409,7 @@ def test_directions_of_codes_that_are_known_mixtures(mixture, sigma):
 
 def test_a_latent_that_is_x_alone_goes_with_y_and_reads_nothing_of_it():
     vae = Known([[1.0, 0.0], [0.0, 1.0]], 0.1)
-    sprites = experiments.Ellipses()
+    sprites = experiments.ellipses()
     joint = lesson.correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(0.1))
     factors = lesson.sample_correlated(joint, 4000, generator())
     mean, _ = vae.encode(sprites.images(factors))

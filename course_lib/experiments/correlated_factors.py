@@ -31,21 +31,10 @@ from course_lib.training import descend, fit, normal_like, seeded, whole_trainin
 # ------------------------------------------------------------------ pictures
 
 
-class Ellipses:
-    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 8 of y over a quarter of the height.
-
-    All 256 are drawn once.
-    """
-
-    def __init__(self, device: torch.device | str = "cpu"):
-        only = {"shape": 1, "scale": 5, "orientation": 0, "y": range(12, 20)}
-        sprites = Sprites(size=32, only=only, device=device)
-        self.grid = sprites.grid
-        self.kept = torch.cat([x for x, _ in sprites.batches(256)])
-
-    def images(self, factors: Tensor) -> Tensor:
-        """Images (N, 1, 32, 32) of factors (N, 2), x and y."""
-        return self.kept[self.grid.index(factors)]
+def ellipses(device: torch.device | str = "cpu") -> Sprites:
+    """Upright ellipses of one size, 32×32: 32 values of x over the whole width, 8 of y over a quarter of the height."""
+    only = {"shape": 1, "scale": 5, "orientation": 0, "y": range(12, 20)}
+    return Sprites(size=32, only=only, device=device).keep()
 
 
 # ------------------------------------------------------------------ the linear model
@@ -291,7 +280,7 @@ def group_accuracy(model: TwoHeads, draw: Draw, n: int = 4000) -> Tensor:
 
 def train_positions(sigma: float, seed: int, steps: int = 1000, device: torch.device | str = "cpu") -> VAE:
     """A beta-VAE (beta 2.5) with four latents, of ellipses whose x and y go together as `correlated_joint` says for sigma."""
-    sprites = Ellipses(device)
+    sprites = ellipses(device)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
     generator = torch.Generator(device).manual_seed(seed)
     with seeded(seed):
@@ -331,7 +320,7 @@ def directions(vae: VAE, sigma: float) -> Directions:
     alone has it, too. The regression on both holds the other one fixed.
     """
     device = next(vae.parameters()).device
-    sprites, generator = Ellipses(device), torch.Generator(device).manual_seed(1)
+    sprites, generator = ellipses(device), torch.Generator(device).manual_seed(1)
     joint = correlated_joint(sprites.grid.sizes, (0, 1), torch.tensor(sigma, device=device))
     factors = sample_correlated(joint, 4000, generator)
     images = sprites.images(factors)
