@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -81,6 +82,17 @@ def save(folder: Path, name: str, network: nn.Module, card: dict) -> None:
     weights = {k: kept(v) for k, v in network.state_dict().items()}
     replace(folder / f"{name}.safetensors", lambda draft: save_file(weights, draft))
     replace(folder / f"{name}.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """A copy that is what `load` will give back: in half precision for a moment, in evaluation mode and without gradients."""
+    return copy.deepcopy(network).half().float().eval().requires_grad_(False)
+
+
+def steps_of(folder: Path, name: str) -> int:
+    """How many steps the checkpoint was trained for; 0 where there is none."""
+    card = folder / f"{name}.json"
+    return json.loads(card.read_text(encoding="utf-8"))["steps"] if card.exists() else 0
 
 
 def machine(device: torch.device | str) -> str:

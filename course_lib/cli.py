@@ -53,13 +53,15 @@ def pretrain(
     correlated: Annotated[
         bool, typer.Option("--correlated", help="Train the comparison of lesson 07 instead.")
     ] = False,
-    steps: Annotated[int, typer.Option(help="Training steps of each model; 0 stands for the recipe's.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of each model; the recipe's if not given.")
+    ] = None,
     state: Annotated[Path, typer.Option(help="Where unfinished training is kept.")] = Path("pretraining"),
     out: Annotated[
         Path | None, typer.Option(help="Where the results go; data/checkpoints or data/sweeps by default.")
     ] = None,
 ) -> None:
-    """Train the checkpoints of lessons 03, 04 and 06, or the sweep, from where an interrupted run left them (Ctrl-C).
+    """Train the checkpoints of lessons 03, 04 and 06, or one comparison, from where an interrupted run left it (Ctrl-C).
 
     Scenes in colour (scenes_vae, scenes_beta_tcvae, scenes_factor_vae) are trained where they are named.
     """
@@ -69,39 +71,36 @@ def pretrain(
     from course_lib.training import pick_device
 
     usual = [*pretraining.RECIPES, "ufdn"]
-    if pairs:
-        folders = (out or data_folder() / "sweeps", out or data_folder() / "checkpoints")
-        with solutions_only():
-            what_it_takes.compare_long(*folders, steps or None, pick_device())
-        typer.echo(f"{folders[0] / 'pairs.csv'} is written.")
-        return
-    if correlated:
-        folder = out or data_folder() / "sweeps"
-        with solutions_only():
-            correlated_factors.compare_positions(
-                folder, steps or correlated_factors.POSITION_STEPS, pick_device()
-            )
-            correlated_factors.compare_long(folder, steps or correlated_factors.LONG_STEPS, pick_device())
-        typer.echo(f"{folder / 'positions.csv'} and {folder / 'correlated.csv'} are written.")
-        return
     known = [*usual, *pretraining.SCENES]
     if unknown := set(names or ()) - set(known):
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
-    folder, names, done = out or data_folder() / ("sweeps" if sweep else "checkpoints"), names or usual, True
-    vaes = [name for name in names if name != "ufdn"]
-    with solutions_only():
-        if sweep:
-            table = folder / "sprites.csv"
-            done = pretraining.sweep(steps or pretraining.SWEEP_STEPS, state / "sweep", table, pick_device())
-        elif vaes:
-            done = pretraining.pretrain(vaes, steps or pretraining.STEPS, state, folder, pick_device())
-        if done and "ufdn" in names and not sweep:
-            done = pretraining.pretrain_ufdn(folder, steps or pretraining.ufdn.LONG.steps, pick_device())
-    if not done:
-        typer.echo("Interrupted. The same command goes on where it stopped; UFDN starts anew.", err=True)
-        raise typer.Exit(1)
+    if sweep + pairs + correlated + bool(names) > 1:
+        raise typer.BadParameter("expected names, or one of --sweep, --pairs and --correlated; got several.")
+    comparison = sweep or pairs or correlated
+    folder, device = out or data_folder() / ("sweeps" if comparison else "checkpoints"), pick_device()
+    try:
+        with solutions_only():
+            if sweep:
+                table = folder / "sprites.csv"
+                pretraining.sweep(steps or pretraining.SWEEP_STEPS, state / "sweep", table, device)
+            elif pairs:
+                what_it_takes.compare_long(folder, out or data_folder() / "checkpoints", steps, device)
+            elif correlated:
+                correlated_factors.compare_positions(
+                    folder, steps or correlated_factors.POSITION_STEPS, device
+                )
+                correlated_factors.compare_long(folder, steps or correlated_factors.LONG_STEPS, device)
+            else:
+                pretraining.pretrain(names or usual, steps, state, folder, device)
+    except KeyboardInterrupt:
+        anew = "UFDN, or the run of --pairs or --correlated, starts anew"
+        typer.echo(f"Interrupted. The same command goes on where it stopped; {anew}.", err=True)
+        raise typer.Exit(1) from None
+    except (FloatingPointError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
     typer.echo(f"{folder} is written.")
-    if not sweep and vaes:
+    if not comparison and {*(names or usual)} & {*checkpoints.VAES}:
         typer.echo(f"{checkpoints.table(folder)}\n\nThe table belongs into data/README.md.")
 
 

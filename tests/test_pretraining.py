@@ -193,26 +193,96 @@ def test_measure_of_scenes(monkeypatch):
     assert "MIG modulo symmetry" not in found
 
 
-def test_an_interrupted_command_leaves_a_valid_checkpoint(small, tmp_path, monkeypatch):
-    def interrupted(self, i, step=pretraining.Training.step):
-        if self.steps + i == 3:
-            raise KeyboardInterrupt
-        return step(self, i)
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Interrupts the training of VAEs in the update of that number, counted from 0."""
 
-    monkeypatch.setattr(pretraining.Training, "step", interrupted)
-    arguments = [
-        "pretrain",
-        "vae",
-        "--steps",
-        "6",
-        "--state",
-        str(tmp_path / "state"),
-        "--out",
-        str(tmp_path),
-    ]
-    result = CliRunner().invoke(app, arguments)
+    def at(number):
+        def interrupted(self, i, step=pretraining.Training.step):
+            if self.steps + i == number:
+                monkeypatch.setattr(pretraining.Training, "step", step)
+                raise KeyboardInterrupt
+            return step(self, i)
+
+        monkeypatch.setattr(pretraining.Training, "step", interrupted)
+
+    return at
+
+
+def test_an_interrupted_command_leaves_a_valid_checkpoint(small, interrupt, tmp_path):
+    interrupt(3)
+    places = ["--state", str(tmp_path / "state"), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, ["pretrain", "vae", "--steps", "6", *places])
     assert result.exit_code == 1 and "goes on" in result.output
     assert checkpoints.load("vae", folder=tmp_path).card["steps"] == 3
+
+
+def test_an_interrupted_training_spares_a_longer_one(small, interrupt, tmp_path):
+    pretraining.pretrain(["vae"], 4, tmp_path / "first", tmp_path)
+    for at, steps in ((3, 4), (5, 5)):  # where it is interrupted, and what the checkpoint has then
+        interrupt(at)
+        with pytest.raises(KeyboardInterrupt):
+            pretraining.pretrain(["vae"], 6, tmp_path / "second", tmp_path)
+        card = checkpoints.load("vae", folder=tmp_path).card
+        assert card["steps"] == steps and ("metrics" in card) == (steps == 4)
+
+
+def test_a_checkpoint_stays_until_the_next_one_is_measured(small, monkeypatch, tmp_path):
+    def interrupted(vae, data):
+        raise KeyboardInterrupt
+
+    pretraining.pretrain(["vae"], 4, tmp_path, tmp_path)
+    monkeypatch.setattr(pretraining, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(["vae"], 4, tmp_path, tmp_path)
+    assert "metrics" in checkpoints.load("vae", folder=tmp_path).card
+
+
+def test_what_is_measured_is_what_is_loaded(small, monkeypatch, tmp_path):
+    measured = []
+    monkeypatch.setattr(pretraining, "measure", lambda vae, data: measured.append(vae) or {})
+    pretraining.pretrain(["vae"], 2, tmp_path, tmp_path)
+    pairs = zip(
+        measured[0].parameters(), checkpoints.load("vae", folder=tmp_path).network.parameters(), strict=True
+    )
+    assert all(torch.equal(a, b) and not a.requires_grad for a, b in pairs)
+
+
+def test_a_training_that_another_process_holds_is_passed_over(small, tmp_path):
+    with pretraining._claim(tmp_path / "vae.lock"):
+        pretraining.pretrain(["vae", "beta_vae"], 2, tmp_path, tmp_path)
+    assert [path.stem for path in tmp_path.glob("*.json")] == ["beta_vae"]
+
+
+def test_a_state_that_is_further_is_no_shorter_training(small, tmp_path):
+    arguments = ["pretrain", "vae", "--state", str(tmp_path / "state"), "--out", str(tmp_path), "--steps"]
+    assert CliRunner().invoke(app, [*arguments, "4"]).exit_code == 0
+    result = CliRunner().invoke(app, [*arguments, "3"])
+    assert result.exit_code == 1 and "expected a training of at most 3 steps, found one of 4" in result.output
+    assert isinstance(result.exception, SystemExit)
+    assert checkpoints.load("vae", folder=tmp_path).card["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [["vae", "--sweep"], ["--pairs", "--correlated"], ["--steps", "-1"], ["vae", "--steps", "0"]]
+)
+def test_the_command_takes_one_thing_at_a_time(arguments, tmp_path):
+    places = ["--state", str(tmp_path), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, ["pretrain", *arguments, *places])
+    assert result.exit_code == 2 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "function"),
+    [("--pairs", "what_it_takes.compare_long"), ("--correlated", "correlated_factors.compare_positions")],
+)
+def test_an_interrupted_comparison_says_that_it_goes_on(option, function, monkeypatch, tmp_path):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"course_lib.experiments.{function}", interrupted)
+    result = CliRunner().invoke(app, ["pretrain", option, "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "goes on" in result.output
 
 
 def test_the_command_names_an_unknown_model(tmp_path):
@@ -284,7 +354,7 @@ def test_a_training_settles_at_its_step(small, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "draw", lambda n, g: sizes.append(n) or draw(n, g))
     rates = []
     for steps in (1, 4):  # rounds of 2 steps, the second begins at an odd one
-        assert pretraining.train(training, steps, tmp_path / "state.pt")
+        pretraining.train(training, steps, tmp_path / "state.pt")
         rates.append(training.players.vae_optimiser.param_groups[0]["lr"])
     assert sizes == [4, 4, 2, 2] and rates == [1e-3, 1e-5]
     assert training.card()["settings"]["from step 2"] == {"batch": 2, "Adam lr": 1e-5}
@@ -323,7 +393,7 @@ def test_trainings_side_by_side_are_the_trainings_one_by_one(without_cuda, tmp_p
     states = [tmp_path / f"{name}.pt" for name in names]
     for steps in (4, 8):  # the second time from what the first has saved
         together = [pretraining.Training(SMALL[name]) for name in names]
-        assert pretraining.train_together(together, steps, states)
+        pretraining.train_together(together, steps, states)
     for name, state in zip(names, states, strict=True):
         alone = pretraining.Training(SMALL[name])
         alone.advance(8)
@@ -336,6 +406,25 @@ def test_trainings_side_by_side_are_the_trainings_one_by_one(without_cuda, tmp_p
     for trainings, steps in ((together, 9), ([settling], 4)):
         with pytest.raises(ValueError, match="multiple of 2"):
             pretraining.train_together(trainings, steps, states[: len(trainings)])
+
+
+def test_an_interrupt_that_strikes_while_the_device_is_waited_for_saves_all(
+    without_cuda, monkeypatch, tmp_path
+):
+    times = []
+
+    def synchronize():
+        times.append(1)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    training = pretraining.Training(SMALL["vae"])
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.train_together([training], 8, [tmp_path / "state.pt"])
+    kept = pretraining.Training(SMALL["vae"])
+    kept.resume(tmp_path / "state.pt")
+    assert kept.steps == training.steps > 0 and len(times) == 2
 
 
 def test_a_run_that_diverges_is_named_after_the_others_are_saved(without_cuda, tmp_path):
@@ -400,8 +489,10 @@ def test_a_sweep_goes_on_where_it_was_interrupted(two_runs, tmp_path, monkeypatc
 
     monkeypatch.setattr(pretraining.Training, "step", interrupted)
     table = tmp_path / "sprites.csv"
-    assert not pretraining.sweep(4, tmp_path, table) and pretraining.read_sweep(table) == []
-    assert pretraining.sweep(4, tmp_path, table)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.sweep(4, tmp_path, table)
+    assert pretraining.read_sweep(table) == []
+    pretraining.sweep(4, tmp_path, table)
     assert steps == [0, 1, 2, 3, 3, 0, 1, 2, 3] and len(pretraining.read_sweep(table)) == 2
 
 
@@ -414,13 +505,16 @@ def test_a_sweep_names_what_diverged_when_the_others_are_measured(two_runs, tmp_
     with pytest.raises(FloatingPointError, match=r"factorvae-35-seed0: loss is nan at step 0"):
         pretraining.sweep(2, tmp_path, table)
     assert [r["method"] for r in pretraining.read_sweep(table)] == ["VAE"]
+    arguments = ["pretrain", "--sweep", "--steps", "2", "--state", str(tmp_path), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, SystemExit) and "factorvae-35-seed0: loss is nan" in result.output
 
 
 def test_two_processes_share_a_sweep(two_runs, tmp_path):
     table = tmp_path / "sprites.csv"
     with pretraining._claim(tmp_path / f"{SMALL['vae'].name}.lock") as free:
         assert free
-        assert pretraining.sweep(2, tmp_path, table)
+        pretraining.sweep(2, tmp_path, table)
         assert [r["method"] for r in pretraining.read_sweep(table)] == ["FactorVAE"]
-    assert pretraining.sweep(2, tmp_path, table)
+    pretraining.sweep(2, tmp_path, table)
     assert [r["method"] for r in pretraining.read_sweep(table)] == ["VAE", "FactorVAE"]

@@ -521,11 +521,22 @@ def small(monkeypatch):
 
 def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
     small(monkeypatch)
-    assert pretrain_ufdn(tmp_path, steps=2)
+    pretrain_ufdn(tmp_path, steps=2)
     trained, readers, card = experiments.load(folder=tmp_path)
     assert card["steps"] == 2 and trained.model.encoder[0].out_channels == 4 and len(readers) == 3
     with pytest.raises(FileNotFoundError, match="course pretrain ufdn"):
         experiments.load(folder=tmp_path / "nowhere")
+
+
+def test_no_checkpoint_has_a_reader_that_was_cut_short(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    small(monkeypatch)
+    monkeypatch.setattr(experiments, "descend", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_ufdn(tmp_path, steps=2)
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------ the table

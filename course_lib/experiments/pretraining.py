@@ -30,7 +30,7 @@ from course_lib.files import add_rows, read_table, replace
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
-from course_lib.training import capture, descend, fit, keep_freed_memory, seeded
+from course_lib.training import capture, descend, fit, keep_freed_memory, seeded, whole_trainings
 
 LATENTS = 10
 BOUND_IMAGES = 16_384  # over which reconstruction and KL are averaged
@@ -297,19 +297,28 @@ class Training:
         }
 
 
-def train(training: Training, steps: int, state: Path) -> bool:
-    """Train to `steps` steps, from where the file `state` left it, saved every ROUND; False where interrupted."""
-    keep_freed_memory()
+def resume(training: Training, state: Path, steps: int) -> None:
+    """Go on from the file `state`, if it is there; ValueError where that is further than `steps` steps."""
     if state.exists():
         training.resume(state)
+    if training.steps > steps:
+        raise ValueError(
+            f"{state}: expected a training of at most {steps:,} steps, found one of {training.steps:,}; "
+            "ask for as many (--steps), or keep the shorter training in another folder (--state)."
+        )
+
+
+def train(training: Training, steps: int, state: Path) -> None:
+    """Train to `steps` steps, from where the file `state` left it, saved every ROUND, and before an interrupt is raised."""
+    keep_freed_memory()
+    resume(training, state, steps)
     while training.steps < steps:
         settle = training.recipe.settle
         end = settle if training.steps < settle < steps else steps
         finished = training.advance(min(ROUND, end - training.steps))
         training.save(state)
         if not finished:
-            return False
-    return True
+            raise KeyboardInterrupt
 
 
 # ------------------------------------------------------------------ many at once, on a GPU
@@ -330,8 +339,8 @@ class Run:
     report: dict[str, Tensor]
 
 
-def train_together(trainings: list[Training], steps: int, states: list[Path]) -> bool:
-    """Train all to `steps` steps at once on their CUDA device, from where the files `states` left them; False where interrupted.
+def train_together(trainings: list[Training], steps: int, states: list[Path]) -> None:
+    """Train all to `steps` steps at once on their CUDA device, from where the files `states` left them, as `train` does.
 
     Most of a step of a small network is the launch of some hundred kernels. So the next RECORDED steps of each training are
     recorded as a CUDA graph, which is launched as a whole, and the graphs run side by side, in streams.
@@ -344,36 +353,37 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
         )
     pairs = list(zip(trainings, states, strict=True))
     for training, state in pairs:
-        if state.exists():
-            training.resume(state)
+        resume(training, state, steps)
     pairs = [(training, state) for training, state in pairs if training.steps < steps]
     streams = [torch.cuda.Stream() for _ in pairs[:STREAMS]]
     runs = []
     for (training, state), stream in zip(pairs, itertools.cycle(streams)):
         runs.append(Run(training, state, stream, *recorded(training, stream)))
-    finished, saved, diverged = True, time.monotonic(), []
+    interrupted, saved, diverged = False, time.monotonic(), []
     with tqdm(total=steps, desc=f"{len(runs)} at once", disable=bool(os.environ.get("TQDM_DISABLE"))) as bar:
-        while finished and (active := [run for run in runs if run.training.steps < steps]):
+        while active := [run for run in runs if run.training.steps < steps]:
             start = time.perf_counter()
             last = max(steps - run.training.steps for run in active) <= ROUND
             try:
                 replay(active, steps)
+                torch.cuda.synchronize()  # where most interrupts strike: the device is behind
             except KeyboardInterrupt:
-                finished = False
-            torch.cuda.synchronize()
+                interrupted = True
+                torch.cuda.synchronize()
             bar.update(min(run.training.steps for run in active) - bar.n)
             for run in active:
                 run.training.seconds += (time.perf_counter() - start) / len(active)
             lost = [run for run in active if not torch.stack([*run.report.values()]).isfinite().all()]
             diverged += [run.training.recipe.name for run in lost]
             runs = [run for run in runs if run not in lost]
-            if last or not finished or time.monotonic() - saved > SAVE:
+            if last or interrupted or time.monotonic() - saved > SAVE:
                 saved = time.monotonic()
                 for run in runs:
                     run.training.save(run.state)
+            if interrupted:
+                raise KeyboardInterrupt
     if diverged:
         raise FloatingPointError(f"diverged: {', '.join(diverged)}; lower their learning rate")
-    return finished
 
 
 def replay(runs: list[Run], steps: int) -> None:
@@ -406,28 +416,39 @@ def recorded(training: Training, stream: torch.cuda.Stream) -> tuple[torch.cuda.
 
 
 def pretrain(
-    names: list[str], steps: int, state_folder: Path, folder: Path, device: torch.device | str = "cpu"
-) -> bool:
-    """Train the named checkpoints to `steps` steps each and write them, with what they are worth, into `folder`.
+    names: list[str], steps: int | None, state_folder: Path, folder: Path, device: torch.device | str = "cpu"
+) -> None:
+    """Train the named checkpoints to so many steps, or the recipes', and write them, with what they are worth, into `folder`.
 
-    Returns False where the user interrupted: what was trained is kept, and the next call goes on.
+    The next call goes on where this one was interrupted, but for "ufdn", which starts anew. What another process trains
+    is passed over.
     """
     for name in names:
-        training = Training((RECIPES | SCENES)[name], device)
-        finished = train(training, steps, state_folder / f"{name}.pt")
-        checkpoints.save(folder, name, training.vae, training.card())
-        if not finished:
-            return False
-        vae = checkpoints.load(name, device, folder=folder).network  # as it is kept, in half precision
-        card = training.card() | {"metrics": measure(vae, training.data)}
-        checkpoints.save(folder, name, training.vae, card)
-    return True
+        with _claim(state_folder / f"{name}.lock") as free:
+            if free and name == "ufdn":
+                pretrain_ufdn(folder, steps or ufdn.LONG.steps, device)
+            elif free:
+                training = Training((RECIPES | SCENES)[name], device)
+                pretrain_vae(training, steps or STEPS, state_folder / f"{name}.pt", folder, name)
 
 
-def pretrain_ufdn(folder: Path, steps: int = ufdn.LONG.steps, device: torch.device | str = "cpu") -> bool:
+def pretrain_vae(training: Training, steps: int, state: Path, folder: Path, name: str) -> None:
+    """Train a VAE and write its checkpoint; where interrupted without metrics, and only in the place of a shorter training."""
+    try:
+        train(training, steps, state)
+    except KeyboardInterrupt:
+        if training.steps > checkpoints.steps_of(folder, name):
+            checkpoints.save(folder, name, training.vae, training.card())
+        raise
+    card = training.card() | {"metrics": measure(checkpoints.rounded(training.vae), training.data)}
+    checkpoints.save(folder, name, training.vae, card)
+
+
+@whole_trainings()
+def pretrain_ufdn(folder: Path, steps: int = ufdn.LONG.steps, device: torch.device | str = "cpu") -> None:
     """Train the checkpoint of lesson 06 and a reader of each domain's digits, and write them, in half precision, with a card.
 
-    Returns False, and writes nothing, where the user interrupted.
+    Nothing is written where the user interrupted.
     """
     domains = ufdn.load_domains(ufdn.DOMAINS, "train", ufdn.IMAGES, device)
     names = zip(ufdn.DOMAINS, domains, strict=True)
@@ -435,11 +456,7 @@ def pretrain_ufdn(folder: Path, steps: int = ufdn.LONG.steps, device: torch.devi
     recipe = replace_settings(ufdn.LONG, steps=steps)
     start = time.process_time()
     trained = ufdn.train(domains, ufdn.SEED, recipe)
-    seconds = time.process_time() - start
-    if len(trained.history.get("VAE loss", ())) < steps:
-        return False
-    write_ufdn(folder, trained, readers, recipe, seconds, device)
-    return True
+    write_ufdn(folder, trained, readers, recipe, time.process_time() - start, device)
 
 
 def write_ufdn(
@@ -466,8 +483,8 @@ def write_ufdn(
         "CPU seconds": round(seconds),
         "machine": checkpoints.machine(device),
     }
-    checkpoints.save(folder, "ufdn", ufdn.networks_of(trained, readers), card)
-    kept, readers, _ = ufdn.load(device, folder)
+    model, classifier, *readers = map(checkpoints.rounded, (trained.model, trained.classifier, *readers))
+    kept = replace_settings(trained, model=model, classifier=classifier)
     domains = ufdn.load_domains(names, "train", ufdn.IMAGES, device)
     tests = ufdn.load_domains(names, "test", 2000, device)
     adapted = zip(names, ufdn.target_accuracies(kept, tests), strict=True)
@@ -496,8 +513,8 @@ def sweep_recipes() -> list[Recipe]:
     return [_swept(method, weight, seed) for method, weight in order for seed in SEEDS]
 
 
-def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | str = "cpu") -> bool:
-    """Train every run of the sweep to `steps` steps and write its row into `table`, a CSV; False where interrupted.
+def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | str = "cpu") -> None:
+    """Train every run of the sweep to `steps` steps and write its row into `table`, a CSV; an interrupted call's next one goes on.
 
     A run that is in the table with as many steps is done; one that another process trains is passed over.
     FloatingPointError names those that diverged when all others have their rows.
@@ -508,27 +525,23 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
         data = Sprites(Recipe.size, device=device).keep()
         states = [state_folder / f"{recipe.name}.pt" for recipe in todo]
         with suppress(FloatingPointError):  # found again below
-            if not train_together([Training(recipe, device, data) for recipe in todo], steps, states):
-                return False
+            train_together([Training(recipe, device, data) for recipe in todo], steps, states)
     for recipe in sweep_recipes():
         with _claim(state_folder / f"{recipe.name}.lock") as free:
             if not free or _is_done(table, recipe, steps):
                 continue
             training = Training(recipe, device)
             try:
-                finished = train(training, steps, state_folder / f"{recipe.name}.pt")
+                train(training, steps, state_folder / f"{recipe.name}.pt")
             except FloatingPointError as error:
                 diverged.append(f"{recipe.name}: {error}")
                 continue
-            if not finished:
-                return False
             row = dict(method=recipe.method, weight=recipe.weight, seed=recipe.seed, steps=steps)
             row |= {"seconds": round(training.seconds), "machine": checkpoints.machine(device)}
             row |= measure(training.vae, training.data, samples=1024)
             add_rows(table, [row], TEXTS, _place, factor_vae.SETTING)
     if diverged:
         raise FloatingPointError("\n".join(diverged))
-    return True
 
 
 @contextmanager
