@@ -502,6 +502,17 @@ def test_two_processes_share_a_table(tmp_path, monkeypatch, compare, train):
     assert len(calls) == 3 and len(rows) == {"compare_positions": 8, "compare_long": 2}[compare]
 
 
+def test_a_training_that_uses_no_latent_is_done_and_has_no_position(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "SEED_SETS", (range(1),))
+    monkeypatch.setattr(experiments, "SIGMAS", (10.0,))
+    monkeypatch.setattr(experiments, "IN_USE", math.inf)
+    experiments.compare_positions(tmp_path, 2)
+    monkeypatch.setattr(experiments, "train_positions", None)  # nothing is left to train
+    experiments.compare_positions(tmp_path, 2)
+    (row,) = read_table(tmp_path / "positions.csv", experiments.TEXTS)
+    assert row["latent"] == 0 and experiments.positions(tmp_path / "positions.csv") == []
+
+
 @pytest.mark.parametrize("compare", ["compare_positions", "compare_long"])
 def test_a_training_that_was_cut_short_has_no_row(tmp_path, monkeypatch, compare):
     def interrupted(*args):

@@ -426,7 +426,8 @@ IN_USE = 0.1  # nats that a latent carries at least
 def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.device | str = "cpu") -> None:
     """Train a beta-VAE of positions for each of SIGMAS and five seeds; `positions.csv` in `folder` has a row a latent in use.
 
-    Latents are numbered by what they carry, the most first. A training that is in the table with as many steps is done.
+    Latents are numbered by what they carry, the most first; where none is in use, the training has a row of latent 0.
+    A training that is in the table with as many steps is done.
     """
     table = folder / "positions.csv"
     for sigma, seed in ((sigma, seed) for seed in SEED_SETS[0] for sigma in SIGMAS):
@@ -451,6 +452,7 @@ def compare_positions(folder: Path, steps: int = POSITION_STEPS, device: torch.d
             key | {"latent": rank} | {name: round(v[j].item(), 3) for name, v in numbers.items()}
             for rank, j in enumerate(in_use(found), 1)
         ]
+        new = new or [key | {"latent": 0}]
         add_rows(table, new, TEXTS, lambda r: (SIGMAS.index(r["sigma"]), r["seed"], r["steps"]))
 
 
@@ -464,6 +466,7 @@ def comparison() -> list[dict]:
     return read_table(data_folder() / "sweeps/correlated.csv", TEXTS)
 
 
-def positions() -> list[dict]:
-    """The recorded rows of `compare_positions`."""
-    return read_table(data_folder() / "sweeps/positions.csv", TEXTS)
+def positions(table: Path | None = None) -> list[dict]:
+    """The recorded rows of `compare_positions`, of latents in use."""
+    rows = read_table(table or data_folder() / "sweeps/positions.csv", TEXTS)
+    return [row for row in rows if row["latent"]]
