@@ -20,6 +20,7 @@ from course_lib.files import data_folder, replace
 from course_lib.models import VAE
 
 VAES = ("vae", "beta_vae", "beta_tcvae", "factor_vae")
+PAIRS = ("ada_gvae", "scenes_beta_vae")  # which `course pretrain --pairs` makes
 SHOWN = (  # in `table`, of a card's metrics
     "reconstruction (nats)",
     "KL (nats)",
@@ -61,8 +62,9 @@ def load(
     paths = folder / f"{name}.safetensors", folder / f"{name}.json"
     if not all(path.exists() for path in paths):
         there = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "nothing"
+        what = "--pairs" if name in PAIRS else name
         raise FileNotFoundError(
-            f"No checkpoint {name!r} in {folder}, which holds {there}. Reinstall the course, or run `course pretrain {name}`."
+            f"No checkpoint {name!r} in {folder}, which holds {there}. Reinstall the course, or run `course pretrain {what}`."
         )
     card = json.loads(paths[1].read_text(encoding="utf-8"))
     network = build(card)

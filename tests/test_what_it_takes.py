@@ -396,6 +396,19 @@ def test_two_processes_share_a_table(two_runs, tmp_path, monkeypatch):
     assert len(calls) == 3 and len(experiments.read_comparison(tmp_path / "pairs.csv")) == 2
 
 
+def test_a_checkpoint_that_is_missing_is_made_again(two_runs, tmp_path, monkeypatch):
+    assert set(experiments.KEPT) == set(checkpoints.PAIRS)
+    experiments.compare_long(tmp_path, tmp_path, 2)
+    for path in tmp_path.glob("ada_gvae.*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="course pretrain --pairs"):
+        checkpoints.load("ada_gvae", folder=tmp_path)
+    calls = meanwhile(monkeypatch, experiments, "train_method", lambda: None)
+    experiments.compare_long(tmp_path, tmp_path, 2)
+    assert checkpoints.load("ada_gvae", folder=tmp_path).card["steps"] == 2
+    assert len(calls) == 1 and len(experiments.read_comparison(tmp_path / "pairs.csv")) == 2
+
+
 def test_the_comparison_goes_on_where_it_stopped(two_runs, tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["pretrain", "--pairs", "--steps", "2", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output

@@ -352,7 +352,8 @@ def compare_long(
 ) -> None:
     """Train all RUNS with three seeds and write a row of scores for each into `pairs.csv` in `folder`.
 
-    `steps` stands for those of LONG_STEPS. A run that is in the table with as many is done. The models of KEPT are saved in the folder `weights`.
+    `steps` stands for those of LONG_STEPS. A run that is in the table with as many is done. The models of KEPT are saved in the
+    folder `weights`; where one is missing there, its run is done again.
     """
     table = folder / "pairs.csv"
     data = {name: SmallImages(name, device) for name in ("scenes", "ellipses")}
@@ -360,7 +361,9 @@ def compare_long(
         for name, method, weight, share in RUNS:
             rows, wanted = read_comparison(table), steps or LONG_STEPS[name]
             key = dict(data=name, method=method, weight=weight, labels=share, seed=seed, steps=wanted)
-            if any(all(row[k] == v for k, v in key.items()) for row in rows):
+            kept = [k for k, chosen in KEPT.items() if chosen == ((name, method, weight), seed)]
+            missing = any(not (weights / f"{k}.json").exists() for k in kept)
+            if not missing and any(all(row[k] == v for k, v in key.items()) for row in rows):
                 continue
             start = time.process_time()
             labels = (
@@ -370,9 +373,8 @@ def compare_long(
             key["CPU seconds"] = round(time.process_time() - start)
             row = key | _measure(vae, data[name], seed)
             add_rows(table, [row], TEXTS, _place)
-            for kept, chosen in KEPT.items():
-                if ((name, method, weight), seed) == chosen:
-                    checkpoints.save(weights, kept, vae, _card(row, device))
+            for checkpoint in kept:
+                checkpoints.save(weights, checkpoint, vae, _card(row, device))
 
 
 def _measure(vae: VAE, data: SmallImages, seed: int) -> dict[str, float]:
