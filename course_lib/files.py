@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import fcntl
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody else is kept out
+    fcntl = None
 
 
 def data_folder() -> Path:
@@ -63,6 +68,20 @@ def write_table(path: Path, rows: list[dict], columns: Sequence[str], digits: in
     replace(path, text.getvalue())
 
 
+@contextlib.contextmanager
+def claim(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds the lock `path` now; the kernel frees it when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def add_rows(
     path: Path,
     new: list[dict],
@@ -77,9 +96,7 @@ def add_rows(
     place    what rows are sorted by, and tells one run from another: rows that are there of a run which is written again go.
     columns  the first ones, if they are not those of the first row; then come all others that a row has.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with claim(path.with_name(f".{path.name}.lock"), wait=True):
         written = {place(row) for row in new}
         rows = [row for row in read_table(path, texts) if place(row) not in written] + new
         rows.sort(key=place)

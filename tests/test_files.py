@@ -1,10 +1,12 @@
 """A file is replaced as a whole or not at all."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from course_lib.files import add_rows, data_folder, read_table, replace, write_table
+from course_lib.files import add_rows, claim, data_folder, read_table, replace, write_table
 
 
 def test_the_data_folder_holds_the_keys():
@@ -75,3 +77,23 @@ def test_rows_that_many_write_at_once_are_all_there(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: add_rows(path, [{"run": i}], (), lambda row: row["run"]), range(40)))
     assert [row["run"] for row in read_table(path, ())] == [*range(40)]
+
+
+def test_a_lock_keeps_others_out_until_it_is_given_back(tmp_path):
+    lock = tmp_path / "new" / "x.lock"
+    with claim(lock) as first, claim(lock) as second:
+        assert first and not second
+    with claim(lock) as third:
+        assert third
+
+
+def test_files_are_there_without_locks(tmp_path):
+    """As on Windows, which has no fcntl."""
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "from course_lib.experiments import pretraining\n"
+        "from course_lib.files import claim\n"
+        f"with claim(__import__('pathlib').Path({str(tmp_path / 'x.lock')!r})) as free: print(free)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]

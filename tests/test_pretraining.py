@@ -249,7 +249,7 @@ def test_what_is_measured_is_what_is_loaded(small, monkeypatch, tmp_path):
 
 
 def test_a_training_that_another_process_holds_is_passed_over(small, tmp_path):
-    with pretraining._claim(tmp_path / "vae.lock"):
+    with pretraining.claim(tmp_path / "vae.lock"):
         pretraining.pretrain(["vae", "beta_vae"], 2, tmp_path, tmp_path)
     assert [path.stem for path in tmp_path.glob("*.json")] == ["beta_vae"]
 
@@ -512,7 +512,7 @@ def test_a_sweep_names_what_diverged_when_the_others_are_measured(two_runs, tmp_
 
 def test_two_processes_share_a_sweep(two_runs, tmp_path):
     table = tmp_path / "sprites.csv"
-    with pretraining._claim(tmp_path / f"{SMALL['vae'].name}.lock") as free:
+    with pretraining.claim(tmp_path / f"{SMALL['vae'].name}.lock") as free:
         assert free
         pretraining.sweep(2, tmp_path, table)
         assert [r["method"] for r in pretraining.read_sweep(table)] == ["FactorVAE"]

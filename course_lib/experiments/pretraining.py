@@ -7,12 +7,10 @@ them every minute.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_settings
 from pathlib import Path
@@ -26,7 +24,7 @@ from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import factor_vae, ufdn
 from course_lib.experiments.elbo import forward
-from course_lib.files import add_rows, read_table, replace
+from course_lib.files import add_rows, claim, read_table, replace
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
@@ -424,7 +422,7 @@ def pretrain(
     is passed over.
     """
     for name in names:
-        with _claim(state_folder / f"{name}.lock") as free:
+        with claim(state_folder / f"{name}.lock") as free:
             if free and name == "ufdn":
                 pretrain_ufdn(folder, steps or ufdn.LONG.steps, device)
             elif free:
@@ -527,7 +525,7 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
         with suppress(FloatingPointError):  # found again below
             train_together([Training(recipe, device, data) for recipe in todo], steps, states)
     for recipe in sweep_recipes():
-        with _claim(state_folder / f"{recipe.name}.lock") as free:
+        with claim(state_folder / f"{recipe.name}.lock") as free:
             if not free or _is_done(table, recipe, steps):
                 continue
             training = Training(recipe, device)
@@ -542,19 +540,6 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
             add_rows(table, [row], TEXTS, _place, factor_vae.SETTING)
     if diverged:
         raise FloatingPointError("\n".join(diverged))
-
-
-@contextmanager
-def _claim(path: Path) -> Iterator[bool]:
-    """Whether this process holds the lock now; the kernel frees it when the process ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 TEXTS = ("method", "machine")  # columns of the table that are no numbers
