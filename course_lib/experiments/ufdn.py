@@ -499,7 +499,7 @@ RUNS = (
     *(("two", name) for name in ("source only", "UFDN", "inverted target", "code at z", "both")),
     *(("generalisation", name) for name in ("supervised", "no confusion", "UFDN")),
     *(("three", name) for name in ("source only", "no confusion", *VARIANTS)),
-    ("long", "UFDN"),
+    *(("long", name) for name in ("source only", "UFDN")),
 )
 
 
