@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from course_lib.exercise.kernels import NOWHERE, Trace
 from course_lib.files import data_folder
 from course_lib.lessons import on_the_gpu as lesson
+from course_lib.training import descend
 
 if TYPE_CHECKING:  # slow to import, and not needed where nothing is drawn
     from matplotlib.figure import Figure
@@ -144,9 +145,7 @@ def vae_step(vae: torch.nn.Module, optimiser: torch.optim.Optimizer, x: Tensor) 
     z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
     reconstruction = torch.nn.functional.binary_cross_entropy_with_logits(vae.decode(z), x, reduction="sum")
     kl = 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum()
-    optimiser.zero_grad()
-    ((reconstruction + kl) / len(x)).backward()
-    optimiser.step()
+    descend(optimiser, (reconstruction + kl) / len(x))
 
 
 # ------------------------------------------------------------------ the kernels in use
