@@ -102,9 +102,8 @@ def report_ufdn() -> None:
     table = data_folder() / "sweeps/ufdn.csv"
     ufdn.write_table(table, device=pick_device())
     rows = ufdn.read_table(table)
-    names = [
-        name for name in rows[-1] if name not in ("domains", "method", "seed", "steps")
-    ]  # the last has all
+    columns = dict.fromkeys(name for row in rows for name in row)  # a row leaves out what it has none of
+    names = [name for name in columns if name not in ("domains", "method", "seed", "steps")]
     print(f"{'medians of 3 seeds':<44}" + "".join(f"{name:>24}" for name in names))
     for run in ufdn.RUNS:
         same = [row for row in rows if (row["domains"], row["method"]) == run]

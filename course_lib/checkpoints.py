@@ -62,9 +62,9 @@ def load(
     paths = folder / f"{name}.safetensors", folder / f"{name}.json"
     if not all(path.exists() for path in paths):
         there = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "nothing"
-        what = "--pairs" if name in PAIRS else name
+        argument = "--pairs" if name in PAIRS else name
         raise FileNotFoundError(
-            f"No checkpoint {name!r} in {folder}, which holds {there}. Reinstall the course, or run `course pretrain {what}`."
+            f"No checkpoint {name!r} in {folder}, which holds {there}. Reinstall the course, or run `course pretrain {argument}`."
         )
     card = json.loads(paths[1].read_text(encoding="utf-8"))
     network = build(card)

@@ -78,9 +78,8 @@ def textures(kind: Tensor, generator: torch.Generator, size: int = 32) -> Tensor
     v = frequency * (sin * pixel + cos * pixel[:, None]) + math.tau * place[1]
     wave = torch.where(kind[:, None, None] == 0, u.sin(), u.sin() + v.sin() - 0.9)
     amount = torch.sigmoid(4 * wave)[:, None]  # soft edges: no aliasing
-    _uniform(
-        (n, 1, CELLS, CELLS), generator, device
-    )  # not used: lesson 07's numbers were drawn with these between
+    # Not used: the recorded numbers of lesson 07 were drawn with these in between.
+    _uniform((n, 1, CELLS, CELLS), generator, device)
     dark, light = _uniform((2, n, 3, 1, 1), generator, device)
     return amount * (0.4 + 0.6 * light) + (1 - amount) * 0.4 * dark
 

@@ -51,9 +51,10 @@ def exact_terms(mean: Tensor, log_var: Tensor, generator: torch.Generator, sampl
     """
     order = torch.randperm(len(mean), generator=generator, device=generator.device)
     rows = order[torch.arange(samples, device=order.device) % len(mean)].to(mean.device)
-    noise = normal_like(mean[rows], generator)
-    z = elbo.reparameterise(mean[rows], log_var[rows], noise)
-    log_conditional = -0.5 * (noise.square() + log_var[rows] + LOG_2PI).sum(1)
+    own_mean, own_log_var = mean[rows], log_var[rows]
+    noise = normal_like(own_mean, generator)
+    z = elbo.reparameterise(own_mean, own_log_var, noise)
+    log_conditional = -0.5 * (noise.square() + own_log_var + LOG_2PI).sum(1)
     log_joint = metrics.log_sum_exp(pairwise_log_density(z, mean, log_var), 1) - math.log(len(mean))
     block = 16 if z.device.type == "cpu" else 1024  # small enough for the cache, or large enough for a GPU
     log_marginals = log_marginals_streaming(z, mean, log_var, block)
