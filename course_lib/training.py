@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tqdm.auto import tqdm
 
 from course_lib.cores import share_cores
@@ -50,23 +52,38 @@ def pick_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fit(step: Callable[[int], dict[str, Tensor]], steps: int, label: str = "training") -> dict[str, Tensor]:
+def fit(
+    step: Callable[[int], dict[str, Tensor]],
+    steps: int,
+    label: str = "training",
+    *,
+    draws: torch.Generator | None = None,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> dict[str, Tensor]:
     """Call `step(0)`, `step(1)`, … and return what it reports, name by name, each (steps,) float32 on the CPU.
 
     `step` returns scalar tensors; they stay on its device until the end, but for a look once per second.
     Interrupting (KeyboardInterrupt) returns the history so far; what was trained is kept. See `whole_trainings`.
     Raises FloatingPointError, with the step, where a value is NaN or infinite.
+
+    draws     of a step that from the second call on does the same, whatever its number, and keeps what it changes in place: the
+              generator that it draws from. On CUDA such a step is recorded after a few calls and then replayed: see `_Recorder`.
+    schedule  of the learning rate: one step of it follows each step
     """
     check_positive(steps, "steps")
+    if draws is not None and draws.device.type == "cuda":
+        step = _Recorder(step, draws, bool(schedule))
     history, done, checked, looked = {}, 0, 0, time.monotonic()
     # tqdm's notebook bar does not read TQDM_DISABLE by itself.
     hidden = bool(os.environ.get("TQDM_DISABLE"))
     bar = tqdm(total=steps, desc=label, leave=False, mininterval=0.5, disable=hidden)
     kept = () if _WHOLE.get() else (KeyboardInterrupt,)
-    with contextlib.suppress(*kept), bar:
+    with contextlib.suppress(*kept), bar, getattr(step, "stream", contextlib.nullcontext()):
         for i in range(steps):
             share_cores()
             values = _scalars(step(i))
+            if schedule:
+                schedule.step()
             if i == 0:
                 history = {name: torch.empty(steps, device=value.device) for name, value in values.items()}
             if values.keys() != history.keys():
@@ -115,6 +132,85 @@ def capture(
     with torch.cuda.graph(graph, stream=stream):
         result = call()
     return graph, result
+
+
+class _Recorder:
+    """A step on a CUDA device that, after ORDINARY calls, is recorded as a CUDA graph and then replayed.
+
+    A step of a small network is mostly the launch of some hundred kernels; a replay launches all of them at once. What Python
+    does in the step happens no more. A step that waits for the device, or draws from another generator, is
+    called again and again as before.
+
+    stream    in which all calls must be
+    """
+
+    ORDINARY = 3  # calls in which all is made that is made once; the last one says whether the step waits
+
+    def __init__(self, step: Callable[[int], dict[str, Tensor]], draws: torch.Generator, scheduled: bool):
+        self.step, self.draws, self.scheduled = step, draws, scheduled
+        self.calls, self.recordable = 0, False
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.values: dict[str, Tensor] = {}
+        self.stream = _aside(draws.device)
+
+    def __call__(self, i: int) -> dict[str, Tensor]:
+        self.calls += 1
+        if self.calls <= self.ORDINARY:
+            hook = register_optimizer_step_pre_hook(self._recordable)
+            try:
+                with waits() as found:
+                    values = self.step(i)
+            finally:
+                hook.remove()
+            self.recordable = not found
+            return values
+        if self.recordable and not self.graph:
+            try:
+                stream = torch.cuda.current_stream()
+                self.graph, self.values = capture(lambda: self.step(i), self.draws, stream)
+            except RuntimeError:  # another generator
+                self.recordable = False
+        if not self.graph:
+            return self.step(i)
+        self.graph.replay()
+        return self.values
+
+    def _recordable(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
+        """Let an optimiser, before it steps, keep on the device what it counts, and the learning rate where that changes."""
+        for group in optimiser.param_groups:
+            if "capturable" in group:
+                group["capturable"] = True
+                for parameter in group["params"]:
+                    if "step" in (state := optimiser.state.get(parameter, {})):
+                        state["step"] = torch.as_tensor(state["step"], device=parameter.device)
+            if self.scheduled and not isinstance(group["lr"], Tensor):
+                group["lr"] = torch.tensor(group["lr"], device=self.draws.device)
+
+
+@contextlib.contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """Inside the block, a stream of its own, as a recording needs; what came before is waited for, and what comes after waits."""
+    before, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(before)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        before.wait_stream(own)
+
+
+@contextlib.contextmanager
+def waits() -> Iterator[list[str]]:
+    """What makes the processor wait for the CUDA device inside the block: a list of PyTorch's warnings that grows to its end."""
+    mode, found = torch.cuda.get_sync_debug_mode(), []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            found += [str(w.message) for w in caught if "synchronizing" in str(w.message)]
 
 
 @contextlib.contextmanager
@@ -167,7 +263,7 @@ def fit_classifier(
         descend(optimiser, loss)
         return {"cross-entropy": loss}
 
-    fit(step, steps, label=label)
+    fit(step, steps, label=label, draws=generator)
     return classifier.eval()
 
 

@@ -14,7 +14,11 @@ from course_lib.exercise.check import inspect_answer
 from course_lib.exercise.key import find_key
 from course_lib.experiments import on_the_gpu as experiments
 from course_lib.experiments import pretraining
+from course_lib.experiments.elbo import forward
+from course_lib.lessons import beta_vae
 from course_lib.lessons import on_the_gpu as lesson
+from course_lib.models import VAE
+from course_lib.training import descend, fit, seeded
 from tests.helpers import generator
 from tests.helpers.cells import EXERCISES, MISTAKES, answer_cell
 from tests.helpers.corpus import read_cells, words
@@ -146,6 +150,75 @@ def test_trainings_side_by_side_as_cuda_graphs(tmp_path, on_solutions):
         kept.resume(state)
         assert kept.steps == kept.updates == 40
         assert not torch.equal(training.vae.decoder.head[0].weight, start)
+
+
+# ------------------------------------------------------------------ steps recorded as CUDA graphs
+
+
+def a_training(steps: int, draws: bool = True, waits: bool = False, scheduled: bool = False):
+    """A small regression by `fit`: its losses, and whether the last step was a replay."""
+    g = generator(device=CUDA)
+    weight = torch.zeros(5, device=CUDA, requires_grad=True)
+    optimiser = torch.optim.Adam([weight], lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: 0.5**i) if scheduled else None
+    calls = []
+
+    def step(i: int) -> dict[str, torch.Tensor]:
+        calls.append(i)
+        x = torch.randn(8, 5, generator=g, device=CUDA)
+        loss = (x @ weight - x.sum(1)).square().mean()
+        if waits:
+            loss = loss * float(loss.detach() > -1)
+        descend(optimiser, loss)
+        return {"loss": loss}
+
+    history = fit(step, steps, draws=g if draws else None, schedule=schedule)
+    return history["loss"], weight.detach(), len(calls) < steps
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_recorded_training_is_the_ordinary_one(scheduled):
+    losses, weight, replayed = a_training(40, scheduled=scheduled)
+    ordinary, other, again = a_training(40, draws=False, scheduled=scheduled)
+    assert replayed and not again
+    assert torch.allclose(losses, ordinary, 1e-3, 1e-4) and torch.allclose(weight, other, 1e-3, 1e-4)
+
+
+def test_a_step_that_waits_is_not_recorded():
+    losses, _, replayed = a_training(20, waits=True)
+    assert not replayed and torch.allclose(losses, a_training(20, draws=False)[0], 1e-3, 1e-4)
+
+
+def test_a_step_that_draws_from_another_generator_is_not_recorded():
+    other = generator(seed=1, device=CUDA)
+    calls = []
+
+    def step(i: int) -> dict[str, torch.Tensor]:
+        calls.append(i)
+        return {"loss": torch.rand(3, generator=other, device=CUDA).sum()}
+
+    losses = fit(step, 12, draws=generator(device=CUDA))["loss"]
+    assert len(calls) >= 12 and losses.unique().numel() == 12
+    assert torch.rand(3, generator=other, device=CUDA).isfinite().all()
+
+
+def test_a_vae_is_recorded_and_can_be_trained_on(on_solutions):
+    sprites = Sprites(32, only={"orientation": 0}, device=CUDA)
+    found = []
+    for draws in (True, False):
+        with seeded(0):
+            vae = VAE(size=32).to(CUDA)
+        g = generator(device=CUDA)
+        optimiser = torch.optim.Adam(vae.parameters())
+
+        def step(i: int, vae=vae, g=g, optimiser=optimiser) -> dict[str, torch.Tensor]:
+            loss = beta_vae.beta_vae_loss(*forward(vae, sprites.sample(16, g)[0], g)[:4], beta=2.0)
+            descend(optimiser, loss)
+            return {"loss": loss}
+
+        first = fit(step, 20, draws=g if draws else None)["loss"]
+        found.append(torch.cat([first, fit(step, 10)["loss"]]))
+    assert torch.allclose(*found, 2e-2, 1e-2)
 
 
 @pytest.mark.notebooks

@@ -156,7 +156,7 @@ def pretrain(
         descend(optimiser, loss)
         return {"cross-entropy": loss}
 
-    history = fit(step, steps, label=f"pre-training, seed {seed}")
+    history = fit(step, steps, label=f"pre-training, seed {seed}", draws=generator)
     return take_statistics(encoder, x), classifier.eval(), history
 
 
@@ -190,7 +190,7 @@ def adapt(
         source, target = (x[draw(len(x), generator)] for x in (source_x, target_x))
         return adda_step(players, source, target)
 
-    return target_encoder, fit(step, steps, label=f"{label}, seed {seed}")
+    return target_encoder, fit(step, steps, label=f"{label}, seed {seed}", draws=generator)
 
 
 def train_jointly(
@@ -383,7 +383,7 @@ def a_distance(source: Tensor, target: Tensor, steps: int = 300, label: str = "d
         descend(optimiser, loss)
         return {"critic loss": loss}
 
-    fit(step, steps, label=label)
+    fit(step, steps, label=label, draws=generator)
     with torch.no_grad():
         return proxy_a_distance(critic(test_s), critic(test_t))
 

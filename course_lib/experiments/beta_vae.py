@@ -175,7 +175,7 @@ def train_linear_vaes(
         descend(optimiser, loss)
         return {"loss": loss}
 
-    fit(step, steps, label=f"{b} linear VAEs")
+    fit(step, steps, label=f"{b} linear VAEs", draws=generator)
     rate, distortion = linear_vae_terms(x, *(w.detach() for w in weights))
     return rate.sort(dim=1, descending=True).values, distortion
 

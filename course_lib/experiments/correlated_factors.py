@@ -196,7 +196,7 @@ class GroupDRO:
         count = count.index_add(0, group, torch.ones_like(losses))
         loss = total.index_add(0, group, losses) / count.clamp(min=1)
         weights = self.weights * (self.rate * loss.detach()).exp()
-        self.weights = weights / weights.sum()
+        self.weights.copy_(weights / weights.sum())
         return (self.weights * loss).sum()
 
 
@@ -251,7 +251,7 @@ def train_heads(
         descend(optimiser, heads + WEIGHTS.get(method, 0.0) * penalty)
         return {"heads": heads, "penalty": penalty}
 
-    history = fit(step, steps, label=f"{method}, c = {correlation:g}, seed {seed}")
+    history = fit(step, steps, label=f"{method}, c = {correlation:g}, seed {seed}", draws=generator)
     return model.eval(), history
 
 

@@ -108,7 +108,7 @@ def train_vae(
         return {"loss": value}
 
     vae.train()
-    return fit(step, steps, label=label)
+    return fit(step, steps, label=label, draws=generator)
 
 
 def draw_images(sample: Sample, n: int, generator: torch.Generator) -> Tensor:

@@ -77,6 +77,7 @@ def train_discriminator(
         lambda i: update_discriminator(discriminator, optimiser, sample(batch, generator), permute),
         steps,
         label=label,
+        draws=generator,
     )
 
 
@@ -158,7 +159,12 @@ def train_factor_vae(
 ) -> dict[str, Tensor]:
     """Train both players in place by `update`, whose settings these are; returns the history of its reports."""
     settings = {"batch": batch, "gamma": gamma, "discriminator_steps": discriminator_steps}
-    return fit(lambda i: update(players, sample, generator=generator, **settings), steps, label=label)
+    return fit(
+        lambda i: update(players, sample, generator=generator, **settings),
+        steps,
+        label=label,
+        draws=generator,
+    )
 
 
 def draw_votes(

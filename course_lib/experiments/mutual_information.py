@@ -57,7 +57,7 @@ def train_critic(
         ratio, bound = mutual_information_from_logits(joint.detach(), shuffled.detach())
         return {"ratio": ratio, "bound": bound}
 
-    return critic, fit(step, steps, label=label)
+    return critic, fit(step, steps, label=label, draws=generator)
 
 
 def gaussian_pairs(rho: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ def train_subspaces(
         descend(optimiser, heads + 0.1 * reconstruction + dependence)
         return {"heads": heads, "reconstruction": reconstruction, "penalty": dependence}
 
-    history = fit(step, steps, label=f"{label or method}, seed {seed}")
+    history = fit(step, steps, label=f"{label or method}, seed {seed}", draws=generator)
     return model.eval(), history
 
 

@@ -248,7 +248,7 @@ class Training:
         for group in self.players.vae_optimiser.param_groups:
             group["lr"] = self.in_force().lr
         start = time.perf_counter()
-        history = fit(self.step, steps, f"{self.recipe.name}, from step {self.steps}")
+        history = fit(self.step, steps, f"{self.recipe.name}, from step {self.steps}", draws=self.generator)
         done = len(history.get("loss", ()))
         self.steps += done
         self.seconds += time.perf_counter() - start

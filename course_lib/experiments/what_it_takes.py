@@ -156,11 +156,10 @@ def train_ivae(data: Segments, sees_segment: bool, seed: int) -> tuple[SegmentVA
         prediction = model.decoder(elbo.reparameterise(mean, log_var, normal_like(mean, generator)))
         loss = ivae_loss(x, prediction, mean, log_var, *model.prior(segment), noise_variance=0.05)
         descend(optimiser, loss)
-        schedule.step()
         return {"loss": loss}
 
     label = "told the segment" if sees_segment else "not told"
-    fit(step, IVAE_STEPS, label=f"{label}, seed {seed}")
+    fit(step, IVAE_STEPS, label=f"{label}, seed {seed}", draws=generator, schedule=schedule)
     with torch.no_grad():
         return model, model.encode(data.x, data.segment)[0]
 
@@ -280,7 +279,7 @@ def train_method(
         descend(optimiser, loss)
         return {"loss": loss}
 
-    fit(step, steps, label=f"{method}, seed {seed}")
+    fit(step, steps, label=f"{method}, seed {seed}", draws=generator)
     return vae
 
 
@@ -533,7 +532,7 @@ def train_purge(tool: str, x: Tensor, a: Tensor, seed: int = 0, steps: int = 800
         descend(optimiser, loss)
         return {"loss": loss}
 
-    fit(step, steps, label=f"purged by {tool}")
+    fit(step, steps, label=f"purged by {tool}", draws=generator)
     with torch.no_grad():
         return x + change(x)
 

@@ -45,7 +45,7 @@ def train_classifier(sprites: Sprites, steps: int = 300, batch: int = 128) -> Sh
         descend(optimiser, loss)
         return {"loss": loss}
 
-    fit(step, steps, label="shape classifier")
+    fit(step, steps, label="shape classifier", draws=generator)
     return model
 
 
