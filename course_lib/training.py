@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tqdm.auto import tqdm
 
@@ -138,8 +139,8 @@ class _Recorder:
     """A step on a CUDA device that, after ORDINARY calls, is recorded as a CUDA graph and then replayed.
 
     A step of a small network is mostly the launch of some hundred kernels; a replay launches all of them at once. What Python
-    does in the step happens no more. A step that waits for the device, or draws from another generator, is
-    called again and again as before.
+    does in the step happens no more. A step that waits for the device, draws from another generator, or trains what is kept in
+    a graph of autograd's from before, is called again and again.
 
     stream    in which all calls must be
     """
@@ -149,6 +150,7 @@ class _Recorder:
     def __init__(self, step: Callable[[int], dict[str, Tensor]], draws: torch.Generator, scheduled: bool):
         self.step, self.draws, self.scheduled = step, draws, scheduled
         self.calls, self.recordable = 0, False
+        self.parameters: set[Tensor] = set()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.values: dict[str, Tensor] = {}
         self.stream = _aside(draws.device)
@@ -162,7 +164,7 @@ class _Recorder:
                     values = self.step(i)
             finally:
                 hook.remove()
-            self.recordable = not found
+            self.recordable = not found and not any(map(_in_a_graph, self.parameters))
             return values
         if self.recordable and not self.graph:
             try:
@@ -178,6 +180,7 @@ class _Recorder:
     def _recordable(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
         """Let an optimiser, before it steps, keep on the device what it counts, and the learning rate where that changes."""
         for group in optimiser.param_groups:
+            self.parameters.update(p for p in group["params"] if p.requires_grad)
             if "capturable" in group:
                 group["capturable"] = True
                 for parameter in group["params"]:
@@ -185,6 +188,13 @@ class _Recorder:
                         state["step"] = torch.as_tensor(state["step"], device=parameter.device)
             if self.scheduled and not isinstance(group["lr"], Tensor):
                 group["lr"] = torch.tensor(group["lr"], device=self.draws.device)
+
+
+def _in_a_graph(parameter: Tensor) -> bool:
+    """Whether something keeps a graph of autograd's alive that ends in this parameter. Its end belongs to the stream of that time."""
+    mark = object()
+    get_gradient_edge(parameter).node.metadata[mark] = True  # gone with the node, unless that is kept
+    return mark in get_gradient_edge(parameter).node.metadata
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ def test_trainings_side_by_side_as_cuda_graphs(tmp_path, on_solutions):
     ]
     data = Sprites(32, only={"orientation": 0}, device=CUDA).keep()
     trainings = [pretraining.Training(recipe, CUDA, data) for recipe in recipes]
-    before = [training.vae.decoder.head[0].weight.clone() for training in trainings]
+    before = [training.vae.decoder.head[0].weight.detach().clone() for training in trainings]
     states = [tmp_path / f"{i}.pt" for i in range(len(recipes))]
     pretraining.train_together(trainings, 40, states)
     for training, start, state in zip(trainings, before, states, strict=True):
@@ -200,6 +200,25 @@ def test_a_step_that_draws_from_another_generator_is_not_recorded():
     losses = fit(step, 12, draws=generator(device=CUDA))["loss"]
     assert len(calls) >= 12 and losses.unique().numel() == 12
     assert torch.rand(3, generator=other, device=CUDA).isfinite().all()
+
+
+def test_what_is_kept_in_a_graph_is_not_recorded():
+    g = generator(device=CUDA)
+    layer = torch.nn.Linear(3, 1).to(CUDA)
+    kept = layer(torch.ones(1, 3, device=CUDA))
+    optimiser, calls = torch.optim.SGD(layer.parameters(), lr=0.1), []
+
+    def step(i: int) -> dict[str, torch.Tensor]:
+        calls.append(i)
+        loss = layer(torch.randn(8, 3, generator=g, device=CUDA)).square().mean()
+        descend(optimiser, loss)
+        return {"loss": loss}
+
+    assert fit(step, 12, draws=g)["loss"].isfinite().all() and len(calls) == 12
+    del kept
+    calls.clear()
+    fit(step, 12, draws=g)
+    assert len(calls) < 12
 
 
 def test_a_vae_is_recorded_and_can_be_trained_on(on_solutions):
