@@ -145,7 +145,7 @@ def test_the_kernels_compile_to_machine_code(monkeypatch, tmp_path):
     made = []
 
     def build(function, arguments):
-        kinds, constants = kernels.signature(arguments)
+        kinds, constants = kernels.signature(function, arguments)
         jitted = kernels.compiled(function)
         source = ASTSource(jitted, {name: kinds[name] for name in jitted.arg_names}, constants)
         made.append(triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"])

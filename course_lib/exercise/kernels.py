@@ -158,11 +158,16 @@ def compiled(function: Callable) -> Any:
     return triton.jit(function)
 
 
-def signature(arguments: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+def is_constant(function: Callable, name: str) -> bool:
+    """Whether an argument is known when the kernel is compiled: by its annotation, as for Triton, or by a long name in capitals."""
+    return (name.isupper() and len(name) > 1) or "constexpr" in str(function.__annotations__.get(name, ""))
+
+
+def signature(function: Callable, arguments: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
     """The types of a kernel's arguments as Triton writes them, and the values of its constants."""
     from triton.runtime.jit import mangle_type
 
-    constants = {name: value for name, value in arguments.items() if name.isupper() and len(name) > 1}
+    constants = {name: value for name, value in arguments.items() if is_constant(function, name)}
     kinds = {name: "constexpr" if name in constants else mangle_type(x) for name, x in arguments.items()}
     return kinds, constants
 
@@ -174,7 +179,7 @@ def compile_for_gpu(function: Callable, arguments: dict[str, Any], target: tuple
     from triton.compiler import ASTSource, CompilationError
     from triton.compiler.compiler import make_backend
 
-    kinds, constants = signature(arguments)
+    kinds, constants = signature(function, arguments)
     goal, context = GPUTarget(*target), ir.context()
     backend = make_backend(goal)
     options = backend.parse_options({})
@@ -369,7 +374,7 @@ def _interpret(function: Callable, programs: int, arguments: dict[str, Any]) -> 
     watch = _Watch(memories, room)
     pointers = {m.name: _pointer(m, room) for m in memories}
     given = {
-        name: pointers.get(name, x if name.isupper() and len(name) > 1 else room._implicit_cvt(x))
+        name: pointers.get(name, x if is_constant(function, name) else room._implicit_cvt(x))
         for name, x in arguments.items()
     }
     builder = room.interpreter_builder

@@ -312,8 +312,8 @@ def launch_log_sum_exp(
 
 # Codes and posteriors at a time, and warps, of a program: of the forward kernel, which keeps its codes, and the backward, which
 # keeps its posteriors. On a GPU the fastest of twelve that were timed on an H100 (data/gpu).
-FORWARD = {"cpu": (4, 16, None), "cuda": (2, 32, 1)}
-BACKWARD = {"cpu": (16, 4, None), "cuda": (8, 32, 4)}
+FORWARD = {"cpu": (4, 16, None), "cuda": (16, 128, 8)}
+BACKWARD = {"cpu": (16, 4, None), "cuda": (4, 64, 4)}
 
 
 def launch_log_aggregate_posterior(
@@ -322,6 +322,7 @@ def launch_log_aggregate_posterior(
     """log q(z) and all log q(z_d), (B, 1 + D) in nats, that a kernel has summed over N posteriors."""
     (batch, latents), number = z.shape, len(mean)
     rows, block, warps = FORWARD["cuda" if z.is_cuda else "cpu"]
+    mean, log_var = _column_after_column(mean, log_var)
     out = _unwritten(z, batch, 1 + latents)
     tensors = {"z": z, "mean": mean, "log_var": log_var}
     numbers = {"B": batch, "N": number, "D": latents, **_strides(**tensors)}
@@ -343,6 +344,7 @@ def launch_backward(
     rows, block, warps = BACKWARD["cuda" if z.is_cuda else "cpu"]
     sums = out + _constants(out, number)
     found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (z, mean, log_var)]
+    mean, log_var = _column_after_column(mean, log_var)
     tensors = {
         "z": z,
         "mean": mean,
@@ -355,6 +357,12 @@ def launch_backward(
     sizes = {"ROWS": rows, "BLOCK": block, "COLUMNS": power_of_two(latents)}
     trace = launch(kernel, blocks(number, block), warps=warps, **tensors, **numbers, **sizes)
     return (found[0], found[1], found[2]), trace
+
+
+def _column_after_column(*posteriors: Tensor) -> tuple[Tensor, ...]:
+    """On a GPU the same matrices with each latent's numbers side by side in memory, so that neighbouring threads, which have
+    neighbouring posteriors, read neighbouring numbers; elsewhere as they are."""
+    return tuple(x.T.contiguous().T if x.is_cuda else x for x in posteriors)
 
 
 def _constants(out: Tensor, number: int) -> Tensor:
@@ -451,7 +459,7 @@ def log_aggregate_posterior_kernel(
     out: tl.pointer_type,
     B: int,
     N: int,
-    D: int,
+    D: tl.constexpr,
     z_row: int,
     z_column: int,
     mean_row: int,
@@ -500,7 +508,7 @@ def log_aggregate_posterior_backward_kernel(
     log_var_gradient: tl.pointer_type,
     B: int,
     N: int,
-    D: int,
+    D: tl.constexpr,
     z_row: int,
     z_column: int,
     mean_row: int,
