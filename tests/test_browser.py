@@ -210,6 +210,23 @@ def test_a_prediction_is_made_by_keyboard_and_stands_beside_the_result(page, add
     assert not page.problems
 
 
+def test_the_course_opens_with_sliders_that_need_no_answer(page, students):
+    """One of them, by keyboard, makes the object red; the others keep their places."""
+    notebook = lab.Notebook(page, students, "00_why_disentangle.ipynb")
+    notebook.run(notebook.cell("import matplotlib"))
+    output = notebook.run(notebook.cell("paired ="))
+    sliders = output.locator(".widget-hslider")
+    before = sliders.locator(".widget-readout").all_inner_texts()
+    assert len(before) == 5 and before[2] != "1.00"
+    sliders.filter(has_text="object hue").locator(".noUi-handle").press("End")
+    playwright.expect(output.locator("img")).to_have_attribute(
+        "alt", re.compile(r"object hue \(latent 3\) 1,")
+    )
+    assert sliders.locator(".widget-readout").all_inner_texts() == [*before[:2], "1.00", *before[3:]]
+    notebook.picture("opening")
+    assert not page.problems
+
+
 def test_the_start_page(page, students):
     notebook = lab.Notebook(page, students, "start.ipynb")
     notebook.run_all()
