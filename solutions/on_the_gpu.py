@@ -715,11 +715,11 @@ def log_aggregate_posterior_backward_kernel(
         each_sum = 1.44269504 * tl.load(sums + place, mask=inside, other=0.0)
         each_gradient = tl.load(gradient + place, mask=inside, other=0.0)
         difference = code[None, :, :, None] - m  # (2, COLUMNS, ROWS, LANES)
-        s = difference * precision
+        s = tl.where(real, difference * precision, 0.0)
         e = tl.where(real, half - 0.72134752 * (difference * s), 0.0)
         joint = joint_gradient[None, :, None] * tl.exp2(tl.sum(e, 1) - joint_sum[None, :, None])
         each = each_gradient[None, :, :, None] * tl.exp2(e - each_sum[None, :, :, None])
-        w = tl.where(real, joint[:, None, :, :] + each, 0.0)
+        w = joint[:, None, :, :] + each
         to_mean += w * s
         to_log_var += w * (difference * s - 1)
         to_z = -tl.sum(tl.sum(w * s, 0), 2)
