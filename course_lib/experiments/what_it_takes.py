@@ -197,6 +197,11 @@ class SmallImages:
         return self.kept[self.grid.index(factors)]
 
 
+def _filled(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """The numbers as a tensor that the device writes: torch.tensor would copy them there, and wait."""
+    return torch.cat([torch.full((1,), number, device=device) for number in numbers])
+
+
 def draw_pairs(
     grid: FactorGrid, n: int, generator: torch.Generator, changes: int = 1
 ) -> tuple[Tensor, Tensor]:
@@ -204,7 +209,7 @@ def draw_pairs(
 
     A factor that changes gets any of its other values, all equally likely. What changed is not told.
     """
-    sizes = torch.tensor(grid.sizes, device=generator.device)
+    sizes = _filled(grid.sizes, generator.device)
     if not 1 <= changes <= len(sizes) or min(grid.sizes) < 2:
         raise ValueError(
             f"changes: expected 1 to {len(sizes)}, of factors with two values or more, got {changes}"
@@ -242,7 +247,7 @@ def label_loss(mean: Tensor, factors: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
     mean (n, D), factors (n, K), K ≤ D. The values of a factor then have about the prior's variance.
     """
-    ends = torch.tensor(sizes, device=mean.device) - 1
+    ends = _filled(sizes, mean.device) - 1
     wanted = 1.7 * (2 * factors / ends - 1)
     return (mean[:, : len(sizes)] - wanted).square().sum(1).mean()
 
