@@ -10,6 +10,7 @@ OMP_NUM_THREADS fixes the number.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -97,3 +98,11 @@ def usable_cores() -> int:
         allowed, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
         quota = allowed / period if allowed > 0 else quota
     return min(cores, max(1, math.ceil(quota)))
+
+
+@functools.cache
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor multiplies matrices of bfloat16 itself. Where it does not, that is many times as slow as in float32."""
+    with contextlib.suppress(OSError):
+        return bool({"avx512_bf16", "amx_bf16"} & {*cpuinfo.read_text().split()})
+    return False

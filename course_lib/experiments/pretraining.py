@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from course_lib import checkpoints, metrics
+from course_lib.cores import multiplies_bfloat16
 from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import factor_vae, ufdn
@@ -165,13 +166,13 @@ class Repeated(nn.Module):
 
 
 class Coarse(nn.Sequential):
-    """Layers whose matrix products are in bfloat16 on a CPU; what comes out is float32. Twice as fast where the processor has it.
+    """Layers whose matrix products are in bfloat16 on a processor that has them, twice as fast there; what comes out is float32.
 
     On a GPU they stay as `torch.set_float32_matmul_precision` says.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
             return super().forward(x).float()
 
 
