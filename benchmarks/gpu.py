@@ -118,22 +118,64 @@ def decomposition(device: torch.device, sizes: tuple[int, ...] = SIZES) -> dict[
     return found
 
 
-def share_of_roofline(device: torch.device, size: int = SIZES[-1]) -> dict[str, float]:
-    """The forward kernel's time against the lesson's estimate, where the device is one of the lesson's."""
-    known = next((name for name in lesson.DEVICES if name in torch.cuda.get_device_name(device)), None)
+def kernels_alone(device: torch.device, size: int) -> dict[str, float]:
+    """Milliseconds of the forward kernel, and of the backward, each with its launcher."""
+    leaves = [x.detach().to(device) for x in inputs(size)]
+    forward = partial(lesson.launch_log_aggregate_posterior, lesson.log_aggregate_posterior_kernel)
+    out = forward(*leaves)[0]
+    backward = partial(lesson.launch_backward, lesson.log_aggregate_posterior_backward_kernel)
+    calls = {
+        "forward": partial(forward, *leaves),
+        "backward": partial(backward, torch.ones_like(out), out, *leaves),
+    }
+    return {
+        f"kernel {name}, B = N = {size:,} (ms)": round(milliseconds(call, device), 3)
+        for name, call in calls.items()
+    }
+
+
+def against_estimates(found: dict[str, float | str], card: str) -> dict[str, float]:
+    """The lesson's estimates over what was measured, where the card is one of the lesson's."""
+    known = next((name for name in lesson.DEVICES if name in card), None)
     if known is None:
         return {}
-    small = [torch.randn(16, 10) for _ in range(3)]
-    trace = lesson.launch_log_aggregate_posterior(lesson.log_aggregate_posterior_kernel, *small)[1]
-    leaves = [x.detach().to(device) for x in inputs(size)]
-    call = partial(lesson.launch_log_aggregate_posterior, lesson.log_aggregate_posterior_kernel, *leaves)
-    rows = lesson.FORWARD["cuda"][0]
-    estimated = experiments.seconds(experiments.kernel_work(trace, 256, size, size, 10, rows), known)
-    return {
-        f"kernel over its roofline, B = N = {size:,} (%)": round(
-            1e5 * estimated / milliseconds(call, device), 1
+    estimated = {}  # milliseconds, by the name of what was measured
+    step = experiments.count(*meta_step(64))
+    estimated["VAE, eager (steps/s)"] = 1000 * experiments.seconds(step, known, lesson.EAGER)
+    for size in SIZES:
+        where, sizes = f"B = N = {size:,} (ms)", (size, size, 10)
+        leaves = [torch.empty(size, 10, device="meta", requires_grad=True) for _ in range(3)]
+        plain = experiments.count(forward_and_backward, experiments.plain_log_aggregate_posterior, leaves)
+        estimated[f"plain, {where}"] = 1000 * experiments.seconds(plain, known)
+        forward, backward = (
+            1000 * experiments.seconds(work(*sizes), known)
+            for work in (experiments.kernel_work, experiments.backward_work)
         )
-    }
+        estimated[f"kernel forward, {where}"], estimated[f"kernel backward, {where}"] = forward, backward
+        estimated[f"kernel, {where}"] = forward + backward
+    shares = {}
+    for name, expected in estimated.items():
+        value = found.get(name)
+        if isinstance(value, int | float) and value:
+            took = 1000 / value if name.endswith("(steps/s)") else value
+            shares[f"estimated over measured: {name.rpartition(' (')[0]}"] = round(expected / took, 2)
+    return shares
+
+
+def share_of_roofline(found: dict[str, float | str], card: str, size: int = SIZES[-1]) -> dict[str, float]:
+    """The roofline's bound for the forward kernel over its time, in percent."""
+    shares = against_estimates(found, card)
+    share = shares.get(f"estimated over measured: kernel forward, B = N = {size:,}")
+    return {} if share is None else {f"kernel over its roofline, B = N = {size:,} (%)": round(100 * share, 1)}
+
+
+def meta_step(batch: int) -> tuple[Callable, Tensor]:
+    """A step of the VAE without values, and its images, for `experiments.count`."""
+    vae, x = VAE().to("meta"), torch.empty(batch, 1, 64, 64, device="meta")
+    optimiser = torch.optim.Adam(vae.parameters(), foreach=True)  # as on a GPU
+    step = partial(experiments.vae_step, vae, optimiser)
+    step(x)  # Adam makes its state
+    return step, x
 
 
 # ------------------------------------------------------------------ training, rendering
@@ -245,8 +287,11 @@ def measure(device: torch.device, sizes: tuple[int, ...] = SIZES) -> dict[str, f
     add(training(device))
     for size in sizes:
         add(decomposition(device, (size,)))
+        add(kernels_alone(device, size))
     if device.type == "cuda":
-        add(share_of_roofline(device, sizes[-1]))
+        card = torch.cuda.get_device_name(device)
+        add(against_estimates(found, card))
+        add(share_of_roofline(found, card, sizes[-1]))
     streamed, kernel = (found.get(f"{name}, B = N = {sizes[-1]:,} (ms)") for name in ("streaming", "kernel"))
     if isinstance(streamed, float) and isinstance(kernel, float) and kernel:
         add({f"kernel over streaming, B = N = {sizes[-1]:,} (times)": round(streamed / kernel, 1)})

@@ -529,8 +529,7 @@ log_sum_exp_kernel.mistake(
     hints=[
         "Your log_sum_exp_kernel, twice in one loop: `top` and `total` of shape (ROWS,) for the joint and (COLUMNS, ROWS) for the latents. The codes are loaded once, before the loop.",
         "e = −½ ((z[:, :, None] − m[:, None, :])² exp(−v) + v) is (COLUMNS, ROWS, BLOCK). With other=0.0 everywhere padded latents have e = 0, which the joint's sum does not notice.",
-        "Padded posteriors must not count: tl.where((n < N)[None, None, :], e, −∞), and for the joint tl.where((n < N)[None, :], tl.sum(e, 0), −∞).",
-        "That passes. The solution is three times as fast on a GPU: each lane keeps a top and a total of its own, joined only after the loop, and exp2 takes the place of exp.",
+        "Padded posteriors must not count: tl.where((n < N)[None, None, :], e, −∞), and for the joint tl.where((n < N)[None, :], tl.sum(e, 0), −∞). (The solution is faster on a GPU: each lane keeps a top and a total of its own, joined after the loop.)",
     ],
 )
 def log_aggregate_posterior_kernel(

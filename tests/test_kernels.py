@@ -78,6 +78,26 @@ class TestCounts:
         assert out.item() == 45 and trace.operations == 16 and (trace.loaded, trace.stored) == (40, 4)
         assert trace.largest == 16  # what the mask keeps back included
 
+    def test_exponentials_are_counted_apart(self):
+        def soft(x, out, N, BLOCK: tl.constexpr):
+            place = tl.arange(0, BLOCK)
+            tl.store(out + place, tl.log2(1 + tl.exp(tl.load(x + place))))
+
+        out = torch.empty(8)
+        trace = run(soft, torch.zeros(8), out, programs=1, BLOCK=8)
+        assert (trace.operations, trace.specials) == (8, 16) and (out == 1).all()
+
+    def test_an_annotation_makes_a_constant(self):
+        def first(x, out, N: tl.constexpr, BLOCK: tl.constexpr):
+            kept: tl.constexpr = N // 2
+            place = tl.arange(0, BLOCK)
+            tl.store(out + place, tl.load(x + place, mask=place < kept, other=7.0), mask=place < N)
+
+        out = torch.empty(4)
+        run(first, torch.zeros(4), out, programs=1)
+        assert out.tolist() == [0, 0, 7, 7]
+        run(first, torch.zeros(4, device="meta"), out.to("meta"), programs=1)
+
     def test_neighbours_share_a_sector(self):
         def strided(x, out, N, STEP: tl.constexpr, BLOCK: tl.constexpr):
             place = tl.arange(0, BLOCK)

@@ -252,7 +252,9 @@ def meta(*shape: int) -> Tensor:
 
 def test_counting_what_pytorch_launches():
     added = experiments.count(torch.add, meta(5, 4), meta(4))
-    assert (added.launches, added.moved, added.flops) == (1, 4 * (20 + 4 + 20), 20)
+    assert (added.launches, added.moved, added.flops, added.specials) == (1, 4 * (20 + 4 + 20), 2 * 20, 0)
+    powers = experiments.count(torch.exp, meta(5, 4))
+    assert (powers.launches, powers.moved, powers.specials) == (1, 4 * (20 + 20), 20)
     product = experiments.count(torch.mm, meta(30, 20), meta(20, 10))
     assert (product.launches, product.moved, product.flops) == (1, 4 * (600 + 200 + 300), 2 * 30 * 20 * 10)
     intensity = lesson.arithmetic_intensity(*(torch.tensor([float(n)]) for n in (30, 20, 10)), 4)
@@ -271,14 +273,28 @@ def test_the_plain_kl_moves_what_its_table_says():
 
 
 def test_the_roofline_and_what_limits():
-    peak, bandwidth = lesson.DEVICES["A100"]
+    peak, bandwidth, specials = lesson.DEVICES["A100"]
     for work, name, wanted in (
+        (experiments.Work(1, 0, 0, int(specials)), "computing", 1.0),
+        (experiments.Work(1, 0, int(peak) // 2, int(specials)), "computing", 1.0),  # other units, at once
         (experiments.Work(1, 0, int(peak)), "computing", 1.0),
         (experiments.Work(1, int(bandwidth), 0), "moving", 1.0),
         (experiments.Work(1000, 1, 1), "launching", 1000 * lesson.LAUNCH),
     ):
         assert experiments.limit(work, "A100") == name
         assert math.isclose(experiments.seconds(work, "A100"), wanted, rel_tol=1e-6)
+    slow = experiments.seconds(experiments.Work(1000, 1, 1), "A100", lesson.EAGER)
+    assert math.isclose(slow, 1000 * lesson.EAGER, rel_tol=1e-6)
+    trace = kernels.Trace(
+        operations=int(peak)
+    )  # additions alone: each takes as long as a multiplication with one
+    assert math.isclose(experiments.seconds(trace, "A100"), 2.0, rel_tol=1e-6)
+
+
+def test_special_units_are_an_eighth_or_a_sixteenth():
+    """16 a clock and multiprocessor (40, 108 and 132 of them, at 1.59, 1.41 and 1.98 GHz), where the guide has them."""
+    for name, units, clock in (("T4", 40, 1.59e9), ("A100", 108, 1.41e9), ("H100", 132, 1.98e9)):
+        assert math.isclose(lesson.DEVICES[name].specials, 16 * units * clock, rel_tol=0.01)
 
 
 def test_a_step_of_the_vae_is_counted_without_values():
@@ -292,11 +308,17 @@ def test_a_step_of_the_vae_is_counted_without_values():
     assert small.launches == large.launches > 50 and large.flops > 7 * small.flops
 
 
-def test_what_the_kernel_costs_at_full_size():
-    trace = kernels.Trace(operations=500)
-    work = experiments.kernel_work(trace, 50, 4096, 4096, 10, rows=64)
-    assert work.launches == 1 and work.flops == 10 * 4096**2
-    assert work.moved == 4 * (4096 * 10 + 4096 * 11 + 64 * 2 * 4096 * 10)
+@needs_triton
+def test_what_the_kernels_cost_at_full_size():
+    """Bytes in closed form; an exponential for each density of a pair, and less than another one for each posterior and rescaling."""
+    rows, block = lesson.FORWARD["cuda"][0], lesson.BACKWARD["cuda"][1]
+    work, back = experiments.kernel_work(4096, 2048, 10), experiments.backward_work(4096, 2048, 10)
+    assert work.launches == back.launches == 1
+    assert work.moved == lesson.least_bytes(4096, 2048, 10, rows)
+    assert back.moved == lesson.least_bytes_backward(4096, 2048, 10, block)
+    for found in (work, back):
+        assert 1 <= found.specials / (4096 * 2048 * 11) < 2 and 10 < found.flops / (4096 * 2048 * 11) < 60
+    assert math.isclose(experiments.kernel_work(8192, 2048, 10).specials, 2 * work.specials, rel_tol=1e-6)
 
 
 # ------------------------------------------------------------------ numbers from a GPU, pictures
@@ -315,8 +337,15 @@ def test_the_benchmark_is_rehearsed_without_a_gpu(monkeypatch, capsys):
         "VAE, bf16 autocast, channels last (steps/s)",
         "FactorVAE, eager (steps/s)",
         "kernel, B = N = 16 (ms)",
+        "kernel backward, B = N = 16 (ms)",
     }
     assert wanted <= found.keys() and all(value >= 0 for value in found.values())
+    estimates = gpu.against_estimates(
+        {"VAE, eager (steps/s)": 200, "plain, B = N = 4,096 (ms)": "does not fit"}, "NVIDIA T4"
+    )
+    assert list(estimates) == ["estimated over measured: VAE, eager"] and not gpu.against_estimates(
+        found, "another"
+    )
     leaves = [x.detach().requires_grad_() for x in gpu.inputs(12)]
     assert torch.allclose(gpu.streaming(*leaves), mixture(*leaves), 1e-4, 1e-4)
     if not torch.cuda.is_available():

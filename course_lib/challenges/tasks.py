@@ -539,8 +539,8 @@ def few_passes(attempt, seed):
     if off > 1e-3:
         raise Unmet(f"at most 0.001 nats off was asked for; this is off by {off:.1e}")
     work = on_the_gpu.count(attempt, *torch.empty(3, 4096, latents, device="meta"))
-    peak, bandwidth = DEVICES["T4"]
-    return 1000 * max(work.flops / peak, work.moved / bandwidth, work.launches * LAUNCH)
+    t4 = DEVICES["T4"]
+    return 1000 * max(work.computing(t4) / t4.peak, work.moved / t4.bandwidth, work.launches * LAUNCH)
 
 
 @few_passes.baseline

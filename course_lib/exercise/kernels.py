@@ -40,6 +40,15 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 SECTOR = 32  # bytes: the least that a GPU of NVIDIA's fetches from its memory
 NOWHERE, ATOMIC = -1, -2  # in the place of a program's number
 _APART = 1 << 48  # bytes between the addresses of two tensors
+_SPECIAL = (
+    "exp",
+    "exp2",
+    "log",
+    "log2",
+    "sqrt",
+    "sin",
+    "cos",
+)  # of NumPy: a GPU has units of their own for them
 _TARGET = ("cuda", 80, 32)  # what is compiled for where no GPU is: an A100
 
 
@@ -81,6 +90,7 @@ class Trace:
     sectors          bytes of the sectors of 32 that these accesses touch, each access for itself
     largest          how many numbers the largest load or store asks for, masked ones included
     operations       arithmetic on floating-point numbers, one for each number that comes out (a reduction: goes in)
+    specials         exponentials, logarithms and roots, one for each number; they are not among the operations
     readers, writers by tensor, an array of its shape: the last program that touched each number, or NOWHERE
     reads            by tensor: how often each number was loaded
     """
@@ -91,6 +101,7 @@ class Trace:
     sectors: int = 0
     largest: int = 0
     operations: int = 0
+    specials: int = 0
     readers: dict[str, Tensor] = field(default_factory=dict)
     writers: dict[str, Tensor] = field(default_factory=dict)
     reads: dict[str, Tensor] = field(default_factory=dict)
@@ -340,9 +351,11 @@ class _Watch:
         )
 
     def unary_op(self, arg, op):
-        return self._counted(
-            type(self.room.interpreter_builder).unary_op(self.room.interpreter_builder, arg, op), arg
-        )
+        result = type(self.room.interpreter_builder).unary_op(self.room.interpreter_builder, arg, op)
+        if getattr(op, "__name__", "") in _SPECIAL:
+            self.trace.specials += result.data.size
+            return result
+        return self._counted(result, arg)
 
     def create_dot(self, a, b, d, *rest):
         self.trace.operations += 2 * a.data.size * b.data.shape[-1]

@@ -27,17 +27,22 @@ if TYPE_CHECKING:  # slow to import, and not needed where nothing is drawn
 
 @dataclass
 class Work:
-    """launches; bytes moved; operations on numbers: a product of matrices as torch counts it, else one a number."""
+    """What a function asks of a device.
+
+    launches, moved   and bytes
+    flops             as peaks are counted: two for a multiplication with the addition that follows, which is one instruction. An
+                      addition or a multiplication alone takes as long, so it counts as two as well
+    specials          exponentials, logarithms and roots, for which there are fewer units
+    """
 
     launches: int = 0
     moved: int = 0
     flops: int = 0
+    specials: int = 0
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """flops, moved and launches as `roofline_seconds` takes them, (1,) each."""
-        return tuple(
-            torch.tensor([float(n)], dtype=torch.float64) for n in (self.flops, self.moved, self.launches)
-        )
+    def computing(self, device: lesson.Device) -> float:
+        """Operations that take the device as long as these flops and specials, which different units of it do at once."""
+        return max(self.flops, self.specials * device.peak / device.specials)
 
 
 _FREE = {  # these launch nothing: they look at the same memory in another way, or only reserve it
@@ -67,7 +72,11 @@ _FREE = {  # these launch nothing: they look at the same memory in another way, 
         "diagonal",
     ),
     *("_reshape_alias", "unfold", "empty_strided", "new_empty_strided", "is_pinned"),
+    # and these are the processor's: Adam's numbers of steps, and notes for a profiler
+    *("_local_scalar_dense", "_record_function_enter_new", "_record_function_exit"),
 }
+_SPECIAL = {"exp", "exp2", "log", "log2", "log1p", "expm1", "sqrt", "rsqrt", "sigmoid", "tanh", "logsumexp"}
+_SPECIAL |= {"_foreach_sqrt", "_softmax", "_log_softmax", "binary_cross_entropy_with_logits"}
 
 
 class _Counting(TorchDispatchMode):
@@ -86,7 +95,9 @@ class _Counting(TorchDispatchMode):
         if counter := flop_registry.get(func.overloadpacket):
             self.work.flops += counter(*args, **(kwargs or {}), out_val=result)
         else:
-            self.work.flops += max([x.numel() for x in (*read, *made)], default=0)
+            numbers = max([x.numel() for x in (*read, *made)], default=0)
+            self.work.flops += 2 * numbers
+            self.work.specials += numbers * (func.overloadpacket.__name__ in _SPECIAL)
         return result
 
 
@@ -103,21 +114,23 @@ def count(function: Callable, *inputs: Tensor) -> Work:
     return mode.work
 
 
-def seconds(work: Work | Trace, device: str) -> float:
-    """The roofline's estimate for a device of `lesson.DEVICES`, by your `roofline_seconds`."""
+def seconds(work: Work | Trace, device: str, launch: float = lesson.LAUNCH) -> float:
+    """The roofline's estimate for a device of `lesson.DEVICES`, by your `roofline_seconds`; a launch takes `launch` seconds."""
     if isinstance(work, Trace):
-        work = Work(1, work.moved, work.operations)
-    peak, bandwidth = lesson.DEVICES[device]
-    return lesson.roofline_seconds(*work.tensors(), peak, bandwidth, lesson.LAUNCH).item()
+        work = Work(1, work.moved, 2 * work.operations, work.specials)
+    speeds = lesson.DEVICES[device]
+    asked = (work.computing(speeds), work.moved, work.launches)
+    flops, moved, launches = (torch.tensor([float(n)], dtype=torch.float64) for n in asked)
+    return lesson.roofline_seconds(flops, moved, launches, speeds.peak, speeds.bandwidth, launch).item()
 
 
-def limit(work: Work, device: str) -> str:
+def limit(work: Work, device: str, launch: float = lesson.LAUNCH) -> str:
     """What takes longest there: "computing", "moving" or "launching"."""
-    peak, bandwidth = lesson.DEVICES[device]
+    speeds = lesson.DEVICES[device]
     times = {
-        "computing": work.flops / peak,
-        "moving": work.moved / bandwidth,
-        "launching": work.launches * lesson.LAUNCH,
+        "computing": work.computing(speeds) / speeds.peak,
+        "moving": work.moved / speeds.bandwidth,
+        "launching": work.launches * launch,
     }
     return max(times, key=times.get)
 
@@ -128,15 +141,40 @@ def plain_log_aggregate_posterior(z: Tensor, mean: Tensor, log_var: Tensor) -> T
     return torch.cat([each.sum(2, keepdim=True), each], dim=2).logsumexp(1) - math.log(len(mean))
 
 
-def kernel_work(trace: Trace, pairs: int, batch: int, number: int, latents: int, rows: int = 64) -> Work:
-    """What `log_aggregate_posterior_kernel` costs at a size that the interpreter does not run, one launch with `rows` codes a program.
+def kernel_work(batch: int, number: int, latents: int) -> Work:
+    """What your `log_aggregate_posterior_kernel` costs on a GPU at a size that the interpreter does not run, in one launch.
 
-    trace    of a small run with so many pairs of a code and a posterior: operations grow with the pairs
-    Bytes are the least possible (`lesson.least_bytes`), to which a check has held the kernel.
+    Arithmetic is counted in a small run whose sizes are powers of two, so that nothing pads a block; it grows with the pairs of a code and a
+    posterior, and with the densities of each, 1 + latents. Bytes are the least possible (`lesson.least_bytes`), to which a check has held
+    the kernel.
     """
-    return Work(
-        1, lesson.least_bytes(batch, number, latents, rows), trace.operations * batch * number // pairs
-    )
+    trace = lesson.launch_log_aggregate_posterior(lesson.log_aggregate_posterior_kernel, *_small())[1]
+    moved = lesson.least_bytes(batch, number, latents, lesson.FORWARD["cuda"][0])
+    return _grown(trace, moved, batch * number * (1 + latents))
+
+
+def backward_work(batch: int, number: int, latents: int) -> Work:
+    """The same of your `log_aggregate_posterior_backward_kernel`."""
+    z, mean, log_var = _small()
+    out = lesson.streamed(z, mean, log_var)
+    kernel = lesson.log_aggregate_posterior_backward_kernel
+    trace = lesson.launch_backward(kernel, torch.ones_like(out), out, z, mean, log_var)[1]
+    moved = lesson.least_bytes_backward(batch, number, latents, lesson.BACKWARD["cuda"][1])
+    return _grown(trace, moved, batch * number * (1 + latents))
+
+
+_SMALL = (16, 256, 8)  # codes, posteriors, latents
+
+
+def _small() -> tuple[Tensor, Tensor, Tensor]:
+    codes, posteriors, latents = _SMALL
+    g = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(n, latents, generator=g) for n in (codes, posteriors, posteriors))
+
+
+def _grown(trace: Trace, moved: int, densities: int) -> Work:
+    times = densities / (_SMALL[0] * _SMALL[1] * (1 + _SMALL[2]))
+    return Work(1, moved, round(2 * times * trace.operations), round(times * trace.specials))
 
 
 def vae_step(vae: torch.nn.Module, optimiser: torch.optim.Optimizer, x: Tensor) -> None:
@@ -269,7 +307,7 @@ def tiles_figure(trace: Trace, names: Sequence[str], title: str = "") -> Figure:
 
 def roofline_figure(works: Mapping[str, Work], device: str) -> Figure:
     """Operations a second against operations a byte: the roofs of a device, and where pieces of work stand under them."""
-    peak, bandwidth = lesson.DEVICES[device]
+    peak, bandwidth, _ = lesson.DEVICES[device]
     plt, plots = _drawing()
     figure, axes = plt.subplots(figsize=(6.8, 3.6))
     intensity = torch.logspace(-2, 4, 200)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -196,14 +196,33 @@ def lean_step(
 
 # ------------------------------------------------------------------ bytes and flops
 
-DEVICES = {  # peak of float32 outside the tensor cores, a multiplication and addition counted as two; bytes of memory a second
-    "T4": (8.1e12, 320e9),  # NVIDIA T4 product brief PB-09256-001
-    "A100": (19.5e12, 2039e9),  # NVIDIA A100 80GB SXM, datasheet nvidia-a100-datasheet-us
-    "H100": (67e12, 3350e9),  # NVIDIA H100 SXM, datasheet
+
+class Device(NamedTuple):
+    """What a GPU does in a second, at most.
+
+    peak       operations on float32 outside the tensor cores, where a multiplication and the addition to it are two
+    bandwidth  bytes from and to its memory
+    specials   exponentials, logarithms and roots. A multiprocessor does 16 of them a clock, and of multiplications with addition 64
+               (T4, A100) or 128 (H100), so this is the peak by 8 or by 16
+    """
+
+    peak: float
+    bandwidth: float
+    specials: float
+
+
+# Peaks and bandwidths: NVIDIA T4 product brief PB-09256-001; A100 80GB SXM, datasheet nvidia-a100-datasheet-us; H100 SXM, datasheet.
+# Specials: CUDA C++ Best Practices Guide, "Throughput of Native Arithmetic Instructions", compute capabilities 7.5, 8.0 and 9.0,
+# https://docs.nvidia.com/cuda/cuda-c-best-practices-guide/#throughput-of-native-arithmetic-instructions. Measured on an H100: 4.17e12.
+DEVICES = {
+    "T4": Device(8.1e12, 320e9, 8.1e12 / 8),
+    "A100": Device(19.5e12, 2039e9, 19.5e12 / 8),
+    "H100": Device(67e12, 3350e9, 67e12 / 16),
 }
-LAUNCH = (
-    5e-6  # seconds of the processor's for one launch: an order of magnitude, to be measured by `make gpu`
-)
+# Seconds of the processor's: for one launch at the least (x + x from Python took 7 µs beside an H100), and for one operation of a
+# training step in eager PyTorch, with modules, autograd and Adam about it (the steps a second in data/gpu say 59 µs for the VAE's, 42
+# for FactorVAE's).
+LAUNCH, EAGER = 5e-6, 45e-6
 
 
 def _products_at_scale(n: int) -> dict:
