@@ -322,6 +322,71 @@ def test_the_domains_have_one_size_and_mnist_m_shows_other_digits_than_mnist(dom
     assert not torch.equal(domains[0][1], domains[1][1])
 
 
+def test_more_looks_of_mnist_m_are_the_same_digits_on_other_backgrounds():
+    ((x, y),) = experiments.load_domains(("mnist_m",), n=50, size=32, looks=3)
+    ((first, digit),) = experiments.load_domains(("mnist_m",), n=50, size=32)
+    assert x.shape == (150, 3, 32, 32) and torch.equal(x[:50], first) and torch.equal(y, digit.repeat(3))
+    assert not torch.equal(x[:50], x[50:100]) and not torch.equal(x[50:100], x[100:])
+
+
+def test_a_distortion_of_no_strength_changes_nothing_and_a_plain_image_stays_plain():
+    x = torch.rand(4, 3, 16, 16, generator=generator())
+    assert torch.allclose(experiments.distort(x, 0.0, generator()), x, atol=1e-5)
+    plain = torch.rand(5, 3, 1, 1, generator=generator()).expand(-1, -1, 16, 16)
+    assert torch.allclose(experiments.distort(plain, 1.0, generator()), plain, atol=1e-5)
+    found = experiments.distort(x, 1.0, generator())
+    assert torch.equal(found, experiments.distort(x, 1.0, generator())) and not torch.allclose(
+        found, x, atol=0.1
+    )
+
+
+def test_a_distortion_moves_a_point_by_no_more_than_it_says():
+    """A spot a quarter of the width off the middle; its distance there, over e^.3, and so on."""
+    spot = torch.zeros(200, 3, 32, 32)
+    spot[:, :, 15:17, 23:25] = 1.0  # 8 pixels to the right
+    found = experiments.distort(spot, 1.0, generator())[:, 0]
+    pixel = torch.arange(32) - 15.5
+    mass = found.sum((1, 2))
+    across = (found.sum(1) * pixel).sum(1) / mass
+    down = (found.sum(2) * pixel).sum(1) / mass
+    assert (mass > 1).all() and across.std() > 1 and down.std() > 1
+    assert (
+        across.min() > 8 * math.exp(-0.3) * math.cos(math.pi / 12) - 6
+        and across.max() < 8 * math.exp(0.3) + 6
+    )
+    assert down.abs().max() < 10
+
+
+def test_translations_into_labelled_domains_are_read(monkeypatch):
+    monkeypatch.setattr(experiments, "BATCH", 2)
+    shown, digit = torch.rand(6, 3, 4, 4, generator=generator()), torch.arange(6)
+    trust = torch.tensor([1.0, 1, 1, 1, 0.5, 0])
+    readers = [lambda x, k=k: (k + 1) * x.flatten(1)[:, :10] for k in range(2)]
+
+    def loss(start, end):
+        rows = slice(2 * start, 2 * start + 2)
+        each = F.cross_entropy(readers[end](shown[rows]), digit[rows], reduction="none")
+        return (trust[rows] * each).mean()
+
+    for shift, pairs in ((1, ((0, 1), (2, 0))), (2, ((1, 0), (2, 1)))):
+        want = sum(loss(*pair) for pair in pairs)
+        assert torch.allclose(experiments.reading_loss(readers, shown, digit, trust, shift), want)
+        known = experiments.reading_loss(readers, shown, digit[:4], trust[:4], shift)
+        assert torch.allclose(known, loss(*pairs[0]))
+
+
+def test_a_guess_is_trusted_where_it_is_sure_and_its_digit_is_not_taken_too_often():
+    share = torch.full((10,), 0.1)
+    digit, sure = experiments.guess(torch.eye(10)[[3, 7]] * torch.tensor([[20.0], [1.0]]), share)
+    assert digit.tolist() == [3, 7] and sure.tolist() == [1, 0]
+    assert share.sum().item() == pytest.approx(1) and share.argmax() == 3
+    often = torch.full((10,), 0.05)
+    often[3] = 0.55
+    logits = torch.tensor([[0.0] * 3 + [1.5] + [0.0] * 3 + [1.4] + [0.0] * 2])
+    assert experiments.guess(logits, torch.full((10,), 0.1))[0] == 3
+    assert experiments.guess(logits, often)[0] == 7
+
+
 def test_a_batch_has_the_domains_one_after_the_other(domains):
     marked = [(torch.full_like(x, i / 4), y) for i, (x, y) in enumerate(domains)]
     x, y = experiments.draw(marked, generator())
@@ -333,14 +398,21 @@ def weights(trained):
     return torch.cat([p.flatten() for p in trained.model.parameters()])
 
 
-EVERYTHING = experiments.Recipe(steps=4, width=4, keep=100.0, image=2.0)
+def own_from_the_first(monkeypatch):
+    """Short trainings in which every guess counts; their readers are hardly trained."""
+    for name, value in (("OWN_FROM", 0.0), ("SURE", 0.0), ("READER_STEPS", 4)):
+        monkeypatch.setattr(experiments, name, value)
+
+
+EVERYTHING = experiments.Recipe(steps=4, width=4, distort=1.0, own=100.0, read=100.0, keep=100.0, image=2.0)
 
 
 @pytest.mark.parametrize(
     "recipe", [experiments.Recipe(steps=4, width=4), EVERYTHING], ids=["game", "everything"]
 )
-def test_no_label_is_used_but_those_of_the_labelled_domains(domains, recipe):
+def test_no_label_is_used_but_those_of_the_labelled_domains(domains, recipe, monkeypatch):
     """Shuffling those of the last domain changes not one weight; shuffling those of any other does."""
+    own_from_the_first(monkeypatch)
     found = weights(experiments.train(domains, 0, recipe))
     for i in range(len(domains)):
         changed = [(x, y.flip(0)) if i == j else (x, y) for j, (x, y) in enumerate(domains)]
@@ -348,10 +420,14 @@ def test_no_label_is_used_but_those_of_the_labelled_domains(domains, recipe):
         assert same == (i >= recipe.labelled)
 
 
-def test_each_part_of_a_recipe_changes_the_training(domains):
+def test_each_part_of_a_recipe_changes_the_training(domains, monkeypatch):
+    own_from_the_first(monkeypatch)
     changes = [
         {"kl": 0.1},
         {"confusion": 0.0},
+        {"distort": 1.0},
+        {"read": 100.0},
+        {"own": 100.0},
         {"keep": 100.0},
         {"image": 2.0},
         {"target": "inverted"},
@@ -463,14 +539,20 @@ def test_the_measured_slope_of_a_linear_critic_is_its_norm():
     assert found.item() == pytest.approx(weight.norm().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [16, 32])
 @pytest.mark.parametrize("code_at", ["maps", "z"])
-def test_the_decoder_and_its_sizes(code_at):
-    model = experiments.UFDN(4, code_at=code_at).eval()
-    mean, log_var = model.encode(torch.rand(2, 3, 16, 16))
+def test_the_networks_and_their_sizes(code_at, size):
+    x = torch.rand(2, 3, size, size)
+    model = experiments.UFDN(4, code_at=code_at, size=size).eval()
+    mean, log_var = model.encode(x)
     assert mean.shape == log_var.shape == (2, experiments.LATENTS)
     images = model.decode(mean, torch.eye(4)[:2])
-    assert images.shape == (2, 3, 16, 16) and images.min() >= 0 and images.max() <= 1
+    assert images.shape == x.shape and images.min() >= 0 and images.max() <= 1
     assert not torch.equal(images, model.decode(mean, torch.eye(4)[2:]))  # the code changes something
+    for make in (experiments.make_reader, experiments.make_training_reader):
+        assert make(size)(x).shape == (2, experiments.CLASSES)
+    critic = experiments.ImageCritic(4, size)
+    assert critic(x).shape == (2,) and critic.domain(critic.body(x)).shape == (2, 4)
 
 
 @pytest.mark.parametrize("wrong", [{"target": "unifrom"}, {"code_at": "map"}])
@@ -490,11 +572,11 @@ def test_an_unknown_method_is_refused():
 def test_the_checkpoint_is_worth_what_its_card_says():
     """The accuracies exactly, but for rounding on other machines; the probe is trained afresh, on fewer images."""
     trained, readers, card = experiments.load()
-    assert card["method"] == "UFDN" and card["steps"] == experiments.LONG.steps
-    settings = dataclasses.asdict(experiments.LONG) | {"seed": experiments.SEED}
+    assert card["method"] == "UFDN" and card["steps"] == experiments.LARGE.steps
+    settings = dataclasses.asdict(experiments.LARGE) | {"seed": experiments.SEED}
     assert card["settings"].items() >= {k: v for k, v in settings.items() if k != "steps"}.items()
     assert not any(p.requires_grad for p in trained.model.parameters())
-    tests = experiments.load_domains(split="test", n=2000)
+    tests = experiments.load_domains(split="test", n=2000, size=experiments.LARGE.size)
     found = experiments.target_accuracies(trained, tests)
     for name, value in zip(experiments.DOMAINS, found, strict=True):
         assert value == pytest.approx(card["metrics"][f"accuracy on {name}"], abs=0.005)
@@ -506,17 +588,17 @@ def test_the_checkpoint_is_worth_what_its_card_says():
     for i, start in enumerate(experiments.DOMAINS):
         for k, end in enumerate(experiments.DOMAINS):
             assert kept[i, k] == pytest.approx(card["metrics"][f"kept, {start} to {end}"], abs=0.005)
-    probe = experiments.domain_probe(trained.model, experiments.load_domains(n=2000))
+    probe = experiments.domain_probe(
+        trained.model, experiments.load_domains(n=2000, size=experiments.LARGE.size)
+    )
     assert probe == pytest.approx(card["metrics"]["domain probe on z (chance 0.333)"], abs=0.05)
-    assert (data_folder() / "checkpoints/ufdn.safetensors").stat().st_size < 1.6e6
+    assert (data_folder() / "checkpoints/ufdn.safetensors").stat().st_size < 3.5e6
 
 
 def small(monkeypatch):
-    for name, value in (("HIDDEN", 8), ("IMAGES", 100)):
+    for name, value in (("HIDDEN", 8), ("IMAGES", 100), ("READER_STEPS", 2)):
         monkeypatch.setattr(experiments, name, value)
-    monkeypatch.setattr(experiments, "LONG", dataclasses.replace(experiments.LONG, width=4))
-    read = experiments.train_reader
-    monkeypatch.setattr(experiments, "train_reader", lambda *a, **k: read(*a, steps=2, **k))
+    monkeypatch.setattr(experiments, "LARGE", dataclasses.replace(experiments.LARGE, width=4, looks=1))
 
 
 def test_a_checkpoint_is_written_and_read_again(tmp_path, monkeypatch):
@@ -543,9 +625,8 @@ def test_no_checkpoint_has_a_reader_that_was_cut_short(tmp_path, monkeypatch):
 
 
 def untrained_readers(monkeypatch):
-    monkeypatch.setattr(
-        experiments, "load", lambda device: (None, [experiments.make_reader().eval() for _ in range(3)], {})
-    )
+    readers = [experiments.make_reader(experiments.LARGE.size).eval() for _ in range(3)]
+    monkeypatch.setattr(experiments, "load", lambda device: (None, readers, {}))
 
 
 def test_two_processes_share_a_table(tmp_path, monkeypatch):

@@ -426,7 +426,7 @@ def pretrain(
     for name in names:
         with claim(state_folder / f"{name}.lock") as free:
             if free and name == "ufdn":
-                pretrain_ufdn(folder, steps or ufdn.LONG.steps, device)
+                pretrain_ufdn(folder, steps or ufdn.LARGE.steps, device)
             elif free:
                 training = Training((RECIPES | SCENES)[name], device)
                 pretrain_vae(training, steps or STEPS, state_folder / f"{name}.pt", folder, name)
@@ -445,18 +445,17 @@ def pretrain_vae(training: Training, steps: int, state: Path, folder: Path, name
 
 
 @whole_trainings()
-def pretrain_ufdn(folder: Path, steps: int = ufdn.LONG.steps, device: torch.device | str = "cpu") -> None:
+def pretrain_ufdn(folder: Path, steps: int = ufdn.LARGE.steps, device: torch.device | str = "cpu") -> None:
     """Train the checkpoint of lesson 06 and a reader of each domain's digits, and write them, in half precision, with a card.
 
     Nothing is written where the user interrupted.
     """
-    domains = ufdn.load_domains(ufdn.DOMAINS, "train", ufdn.IMAGES, device)
-    names = zip(ufdn.DOMAINS, domains, strict=True)
-    readers = [ufdn.train_reader(domain, label=f"reader of {name}") for name, domain in names]
-    recipe = replace_settings(ufdn.LONG, steps=steps)
-    start = time.process_time()
+    recipe = replace_settings(ufdn.LARGE, steps=steps)
+    domains = ufdn.load_domains(ufdn.DOMAINS, "train", ufdn.IMAGES, device, recipe.size, recipe.looks)
+    readers = ufdn.judging_readers(recipe.size, device)
+    start = time.perf_counter()
     trained = ufdn.train(domains, ufdn.SEED, recipe)
-    write_ufdn(folder, trained, readers, recipe, time.process_time() - start, device)
+    write_ufdn(folder, trained, readers, recipe, time.perf_counter() - start, device)
 
 
 def write_ufdn(
@@ -471,7 +470,7 @@ def write_ufdn(
     names, labelled = ufdn.DOMAINS, recipe.labelled
     card = {
         "method": "UFDN",
-        "data": f"{', '.join(names)}; up to {ufdn.IMAGES:,} images each of {ufdn.SIZE}×{ufdn.SIZE}, digits of the first {labelled}",
+        "data": f"{', '.join(names)}; up to {ufdn.IMAGES:,} images each of {recipe.size}×{recipe.size}, digits of the first {labelled}",
         "settings": {
             "latents": ufdn.LATENTS,
             "batch": f"{ufdn.BATCH} of each domain",
@@ -480,13 +479,13 @@ def write_ufdn(
             **{name: value for name, value in asdict(recipe).items() if name != "steps"},
         },
         "steps": recipe.steps,
-        "CPU seconds": round(seconds),
+        "seconds": round(seconds),
         "machine": checkpoints.machine(device),
     }
     model, classifier, *readers = map(checkpoints.rounded, (trained.model, trained.classifier, *readers))
     kept = replace_settings(trained, model=model, classifier=classifier)
-    domains = ufdn.load_domains(names, "train", ufdn.IMAGES, device)
-    tests = ufdn.load_domains(names, "test", 2000, device)
+    domains = ufdn.load_domains(names, "train", ufdn.IMAGES, device, recipe.size)
+    tests = ufdn.load_domains(names, "test", 2000, device, recipe.size)
     adapted = zip(names, ufdn.target_accuracies(kept, tests), strict=True)
     read = zip(names, readers, tests, strict=True)
     shares = ufdn.kept_digits(kept.model, tests, readers).tolist()
