@@ -42,20 +42,22 @@ def inspect_answer(ex: Exercise) -> Report:
     report, printed = Report(ex.id), _Printed()
     answers.called.clear()
     try:
+        with contextlib.suppress(LookupError):  # `_check` tells it
+            find_key(ex)  # reading the file is no part of the answer's time
         with (
             modes_put_back(),
             _validation_as_at_start(),
-            time_limit(ex.seconds),
             torch.random.fork_rng(devices=[]),
             torch.enable_grad(),
             contextlib.redirect_stdout(printed),
+            time_limit(ex.seconds),
         ):
             torch.default_generator.manual_seed(0)
             _check(ex, report)
     except Wrong as wrong:
         report.end(wrong)
-    except TimeUp:
-        report.end(Wrong("timed out", seconds=ex.seconds))
+    except TimeUp as up:
+        report.end(_timed_out(ex, up, str(answers.answer_file(ex))))
     except KeyboardInterrupt:
         report.end(Wrong("interrupted"))
     except Exception as error:  # a check never raises, whatever strange tensor an answer returns
@@ -80,23 +82,33 @@ def _validation_as_at_start() -> Iterator[None]:
 
 
 class TimeUp(BaseException):
-    """Raised in what runs when its time is up; no `except Exception` of an answer's catches it."""
+    """Raised in what runs when its time is up; no `except Exception` of an answer's catches it.
+
+    places: file and line of all that ran at that moment, the innermost first.
+    """
+
+    def __init__(self, places: list[tuple[str, int]]):
+        super().__init__()
+        self.places = places
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeUp in the block after so many seconds, and again until it ends. Only where a process has SIGALRM.
 
-    What runs in C at that moment, one long operation, ends first.
+    What runs in C at that moment, one long operation, ends first. On a busy machine it is raised again while the block's
+    own clean-ups run, so what must be undone is opened around this limit; and a later TimeUp tells the places of the first.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    over = False
+    over, places = False, []
 
-    def ring(*_) -> None:
+    def ring(_, frame) -> None:
+        nonlocal places
         if not over:
-            raise TimeUp
+            places = places or [(f.f_code.co_filename, line) for f, line in traceback.walk_stack(frame)]
+            raise TimeUp(places)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
@@ -205,8 +217,8 @@ class Answer:
             if any(line.startswith("raise NotImplementedError") for _, line in self.own_line(error)):
                 raise Wrong("stub") from None
             raise self.raised(error) from None
-        except TimeUp as error:
-            raise Wrong("timed out", details=self.own_line(error), seconds=self.ex.seconds) from None
+        except TimeUp as up:
+            raise _timed_out(self.ex, up, self.file) from None
         except (Exception, SystemExit) as error:
             raise self.raised(error) from None
 
@@ -225,10 +237,7 @@ class Answer:
         if isinstance(error, SyntaxError) and error.filename == self.file:
             return [("In your code:", (error.text or "").strip())]
         own = [n for f, n in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename == self.file]
-        return [self.line(own[-1])] if own else []
-
-    def line(self, number: int) -> tuple[str, str]:
-        return "In your code:", linecache.getline(self.file, number).strip()
+        return [_line(self.file, own[-1])] if own else []
 
     def call(self, case: dict, report: Report, method: Callable = run) -> dict:
         """Run one case, through the probe; complain about inputs changed in place. `method` is `run` or `draw`."""
@@ -253,6 +262,16 @@ class Answer:
             if isinstance(value, Tensor) and not _unchanged(value, inputs[name]):
                 raise Wrong("input changed", name=name)
         return found
+
+
+def _line(file: str, number: int) -> tuple[str, str]:
+    return "In your code:", linecache.getline(file, number).strip()
+
+
+def _timed_out(ex: Exercise, up: TimeUp, file: str) -> Wrong:
+    """That the time was up, and the line of the answer's file that ran then."""
+    own = [number for name, number in up.places if name == file]
+    return Wrong("timed out", details=[_line(file, own[0])] if own else [], seconds=ex.seconds)
 
 
 def _raised_fields(ex: Exercise, error: BaseException) -> dict[str, str]:
@@ -327,7 +346,7 @@ def _check_device(answer: Answer, key: Key) -> DeviceWatch:
         code = "no memory" if known.finding.code == "no memory" else "only with values"
         raise Wrong(code, details=known.details, **_raised_fields(ex, error)) from None
     if seen.problem:
-        raise Wrong(seen.problem, details=[answer.line(seen.line)] if seen.line else [])
+        raise Wrong(seen.problem, details=[_line(answer.file, seen.line)] if seen.line else [])
     if torch.cuda.is_available():
         _check_on_cuda(answer, key)
     return seen
@@ -379,7 +398,10 @@ def _memory_cause(answer: Answer, seen: DeviceWatch) -> tuple[str, dict]:
 
 
 def measure_speed(ex: Exercise) -> tuple[float, float, int]:
-    """Milliseconds of the plain loop and of the answer in force, on the CPU, and the size they were run at."""
+    """Milliseconds of the plain loop and of the answer in force, on the CPU, and the size they were run at.
+
+    Raises TimeUp where both together take longer than a check may.
+    """
     inputs = ex.at_scale(ex.timed_size)
     implementation = answers.in_force(ex)
 
@@ -392,6 +414,6 @@ def measure_speed(ex: Exercise) -> tuple[float, float, int]:
         return median(times)
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]), open(os.devnull, "w") as null:
-        with contextlib.redirect_stdout(null):
+        with contextlib.redirect_stdout(null), time_limit(ex.seconds):
             milliseconds(implementation, 1)
             return milliseconds(ex.plain, 1), milliseconds(implementation, 5), ex.timed_size
