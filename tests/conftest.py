@@ -10,11 +10,23 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from course_lib import cores
 from course_lib.catalogue import LESSONS
 from course_lib.exercise import Exercise
 from course_lib.exercise.kernels import HAS_TRITON
+
+# Hypothesis, too, has limits of wall-clock time: 0.2 seconds an example, and some for drawing them. None of them holds where
+# others use the cores. As its own profile for CI does, examples are the same in each run there.
+settings.register_profile(
+    "busy",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+    print_blob=True,
+)
+settings.load_profile("busy")
 
 # Fixtures of a module: what uses one of them stays on one worker.
 COSTLY = {"graded", "solved_lab", "students_lab", "editions"}

@@ -48,7 +48,7 @@ def test_a_copy_is_bitwise_equal_independent_and_in_eval_mode():
 # ------------------------------------------------------------------ losses of the game
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
 def test_the_critics_loss_is_the_cross_entropy_of_each_domain(b, c, seed):
     source, target, weight = randn(b, 3, seed=seed), randn(c, 3, seed=seed + 1), randn(3, seed=seed + 2)
@@ -172,7 +172,7 @@ def test_the_game_can_be_won_where_a_shift_is_all_that_differs():
 # ------------------------------------------------------------------ gradient_reverse
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0, 5), st.integers(0, 10**6))
 def test_reversal_is_the_identity_forward_and_minus_weight_backward(weight, seed):
     x = randn(4, 3, seed=seed).requires_grad_()
@@ -199,7 +199,7 @@ def test_one_backward_pass_is_two_players():
 # ------------------------------------------------------------------ coral_loss
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 5), st.integers(0, 10**6))
 def test_coral_is_the_float64_loop(b, c, d, seed):
     source, target = 2 + 3 * randn(b, d, seed=seed), randn(c, d, seed=seed + 1)
@@ -225,7 +225,7 @@ def test_the_gradient_of_coral_is_right():
 # ------------------------------------------------------------------ proxy_a_distance
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 20), st.floats(-2, 2), st.integers(0, 10**6))
 def test_the_a_distance_is_the_count_by_hand(b, c, shift, seed):
     source, target = randn(b, seed=seed) + shift, randn(c, seed=seed + 1)

@@ -28,6 +28,7 @@ from course_lib.grading.gradebook import Gradebook
 from course_lib.grading.judge import Row
 from course_lib.grading.similar import groups, shape
 from course_lib.grading.submission import Part, Student
+from tests.helpers import until
 from tests.helpers.red_team import RIGHT, answer, notebook
 
 KL, TRAVERSE, LOSS = "elbo.gaussian_kl", "elbo.traverse", "beta_vae.beta_vae_loss"
@@ -653,8 +654,8 @@ def test_gradescope_runs_the_autograder(container, tmp_path, walls):
     assert [(t["name"], t["score"], t["max_score"]) for t in found["tests"]] == [(KL, 0, 2), (TRAVERSE, 2, 2)]
     assert found["score"] == 1 and "1 day late" in found["output"] and found["stdout_visibility"] == "hidden"
     assert str(container) not in json.dumps(found)
-    running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if f"sleep\0{mark}" in _text(p)]
-    assert not running, "what an answer started outlives it"
+    running = lambda: [p for p in Path("/proc").glob("[0-9]*/cmdline") if f"sleep\0{mark}" in _text(p)]  # noqa: E731
+    assert until(lambda: not running()), "what an answer started outlives it"
 
 
 def _text(path: Path) -> str:

@@ -61,7 +61,7 @@ def test_beta_vae_loss_is_that_of_torch_distributions(beta):
 # ------------------------------------------------------------------ active_dimensions
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.floats(0.01, 20), min_size=1, max_size=6), st.floats(0.01, 2), st.floats(0.1, 50))
 def test_water_filling_is_the_best_trade_off(eigenvalues, noise, beta):
     # Any distortion 0 < D_p <= lambda_p is had for 1/2 log(lambda_p / D_p) nats: look for the cheapest.
@@ -107,7 +107,7 @@ def test_linear_terms_are_those_of_samples():
 # ------------------------------------------------------------------ pairwise_log_density
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(0, 10**6))
 def test_pairwise_density_is_that_of_torch_distributions(m, n, latents, seed):
     z = posteriors(m, latents, seed)[0]
@@ -190,7 +190,7 @@ def test_weights_down_a_column_are_biased():
 # ------------------------------------------------------------------ kl_decomposition
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 10**6))
 def test_the_three_terms_add_up_whatever_the_estimates(m, latents, seed):
     g = generator(seed)
@@ -294,7 +294,7 @@ def test_average_over_batches_uses_each_example_once():
 # ------------------------------------------------------------------ log_marginals_streaming
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 7), st.integers(1, 12), st.integers(1, 4), st.integers(1, 13), st.integers(0, 10**6))
 def test_streaming_marginals_do_not_depend_on_the_block(m, n, latents, block, seed):
     z = 3 * posteriors(m, latents, seed)[0]
@@ -372,7 +372,7 @@ def gap_in_words(table, entropies):
     return total / len(entropies)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 8), st.integers(1, 6), st.integers(0, 10**6))
 def test_gap_is_that_of_plain_python_and_of_any_order(latents, factors, seed):
     g = generator(seed)

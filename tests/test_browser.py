@@ -17,6 +17,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright
 if lab.chromium() is None and not os.environ.get("CI"):
     pytest.skip("needs Chromium (apt-get install chromium)", allow_module_level=True)
 pytestmark = pytest.mark.browser
+expect = playwright.expect
+expect.set_options(timeout=120_000)
 
 WRONG = """@answer(elbo.gaussian_kl)
 def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ def browser():
 @pytest.fixture
 def page(browser):
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
@@ -108,10 +110,13 @@ def test_a_wrong_answer_a_right_one_and_a_slider(page, address):
     picture = output.locator("img")
     before = picture.get_attribute("src")
     output.locator(".noUi-handle").first.press("ArrowRight")
-    playwright.expect(picture).not_to_have_attribute("src", before)
+    expect(picture).not_to_have_attribute("src", before)
     picture.scroll_into_view_if_needed()
     notebook.picture("slider")
     assert not page.problems
+
+
+SHOWN = "() => [...document.querySelectorAll('.jp-OutputArea-output img')].every(i => i.naturalWidth > 0)"
 
 
 def error_outputs(page):
@@ -128,20 +133,18 @@ def test_a_lesson_opens_solved_and_runs_with_nothing_filled_in(page, students, l
     notebook = lab.Notebook(page, students, f"{lesson.notebook}.ipynb")
     notebook.picture(f"{lesson.notebook}-opened")
     passed = page.locator(".jp-OutputArea-output").filter(has_text=re.compile(r"^\s*✓ passed"))
-    assert passed.count() == len(exercises(lesson))  # (an unrun notebook is not trusted: no roles)
+    expect(passed).to_have_count(len(exercises(lesson)))  # (an unrun notebook is not trusted: no roles)
     assert error_outputs(page).count() == 0
     pictures = page.locator(".jp-OutputArea-output img")
     assert pictures.count() >= 4
-    assert all(size > 0 for size in pictures.evaluate_all("images => images.map(i => i.naturalWidth)"))
+    page.wait_for_function(SHOWN)
     assert "Error" not in page.locator(".jp-Notebook").inner_text().replace("NotImplementedError", "")
 
     notebook.run_all()
     last = notebook.cells.last
-    playwright.expect(last.locator(".jp-OutputArea-output").last).to_contain_text(
-        re.compile(r"\b0 of \d+ points")
-    )
+    expect(last.locator(".jp-OutputArea-output").last).to_contain_text(re.compile(r"\b0 of \d+ points"))
     assert error_outputs(page).count() == 0
-    assert verdicts(page, "not attempted").count() == len(exercises(lesson))
+    expect(verdicts(page, "not attempted")).to_have_count(len(exercises(lesson)))
     notebook.picture(f"{lesson.notebook}-unsolved")
     assert not page.problems
 
@@ -158,17 +161,17 @@ training.fit = lambda step, steps, *rest, **options: _fit(step, min(steps, 60), 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda x: x.notebook)
 def test_run_all_with_solutions_passes_every_check(page, solved, lesson):
     notebook = lab.Notebook(page, solved, f"{lesson.notebook}.ipynb")
-    notebook.run_all(240)
-    assert verdicts(page, "passed").count() == len(exercises(lesson))
+    notebook.run_all()
+    expect(verdicts(page, "passed")).to_have_count(len(exercises(lesson)))
     assert error_outputs(page).count() == 0
     slider = page.locator(".noUi-handle")  # predictions are boxes, too, without one
     explored = page.locator(".jp-OutputArea-output .widget-vbox", has=slider)
-    assert explored.count() == sum("widgets.explore(" in source for source in notebook.sources())
+    expect(explored).to_have_count(sum("widgets.explore(" in source for source in notebook.sources()))
     assert explored.count() > 0 or lesson.module == "adda"  # the one lesson without sliders
     for box in explored.all():  # without a mouse
         before = box.locator("img").get_attribute("src")
         box.locator(".noUi-handle").last.press("ArrowRight")
-        playwright.expect(box.locator("img")).not_to_have_attribute("src", before)
+        expect(box.locator("img")).not_to_have_attribute("src", before)
     pictures = page.locator(".jp-OutputArea-output img")
     assert all(len(alt) > 10 for alt in pictures.evaluate_all("images => images.map(i => i.alt)"))
     notebook.picture(f"{lesson.notebook}-solved")

@@ -357,7 +357,7 @@ def test_labels_are_those_of_the_middle_digit():
     assert (y[nearest] == test_y).float().mean() > 0.35
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(1, 30), st.integers(0, 1000))
 def test_drawn_images_are_colours_in_range(n, seed):
     images, labels = digit_rendering.street_numbers(n, generator(seed))

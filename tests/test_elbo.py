@@ -305,7 +305,7 @@ def test_bounds_are_in_order_and_tight_at_the_posterior(g):
 # ------------------------------------------------------------------ traverse
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(1, 9), st.data())
 def test_traverse_decodes_once_what_its_loop_decodes_singly(latents, count, data):
     latent = data.draw(st.integers(0, latents - 1))

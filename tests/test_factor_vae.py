@@ -34,7 +34,7 @@ def correlated_codes(correlation):
 # ------------------------------------------------------------------ permute_dims
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 10**6))
 def test_every_latent_keeps_its_values(batch, latents, seed):
     z = torch.randn(batch, latents, generator=generator(seed))
@@ -117,7 +117,7 @@ def test_discriminator_loss_is_log_2_where_it_cannot_tell():
     assert solved.discriminator_loss(torch.zeros(5), torch.zeros(7)).item() == pytest.approx(math.log(2))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000), st.sampled_from([1.0, 30.0, 200.0]))
 def test_discriminator_loss_is_a_balanced_cross_entropy(n, m, seed, scale):
     logits = scale * torch.randn(n + m, generator=generator(seed), dtype=torch.double)
@@ -313,7 +313,7 @@ def test_a_mixed_code_scores_less():
     assert score_of(rotated) < 0.9
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 12), st.integers(2, 6), st.integers(1, 5), st.integers(1, 4), st.integers(0, 10**6))
 def test_the_score_against_counting_by_hand(votes, size, latents, n_factors, seed):
     g = generator(seed)

@@ -138,7 +138,7 @@ NUMBERS = st.floats(-1e3, 1e3, width=32).map(lambda x: x if abs(x) > 1e-30 else 
     hnp.arrays(np.float32, st.tuples(st.integers(2, 60), st.just(2)), elements=NUMBERS),
     st.integers(1, 30),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bins_are_those_of_numpy_to_the_last_bit(values, bins):
     found = metrics._discretise(torch.from_numpy(values), bins)
     for column, ours in zip(values.T, found.T, strict=True):
@@ -208,7 +208,7 @@ def test_rotation_by_45_degrees_destroys_mig_sap_and_dci():
 
 
 @given(st.permutations(range(6)), st.lists(st.integers(-8, 8), min_size=6, max_size=6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_order_and_scale_of_the_latents_do_not_matter(order, exponents):
     codes, factors = mixed(300)
     changed = (codes * 2.0 ** torch.tensor(exponents))[:, list(order)]
@@ -217,7 +217,7 @@ def test_order_and_scale_of_the_latents_do_not_matter(order, exponents):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_labels_of_the_factors_do_not_matter(seed):
     codes, factors = mixed(300)
     g = generator(seed)

@@ -37,7 +37,7 @@ def test_entropy_is_that_of_torch_distributions():
     assert solved.entropy(torch.tensor([0.0, 1.0])) == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=60))
 def test_tables_and_information_are_those_of_scikit_learn(pairs):
     a, b = torch.tensor(pairs).unbind(1)

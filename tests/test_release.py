@@ -272,11 +272,11 @@ def test_make_lab_in_a_students_folder(student, tmp_path):
         with playwright.sync_playwright() as p:
             chromium = p.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox"])
             page = chromium.new_page(viewport={"width": 1300, "height": 1000})
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(120_000)
             notebook = lab.Notebook(page, address, "02_elbo.ipynb")
             notebook.run_all()
             panels = page.locator(".jp-OutputArea-output [role=status]").filter(has_text="not attempted")
-            assert panels.count() == 7
+            playwright.expect(panels).to_have_count(7, timeout=120_000)
             notebook.picture("students-edition")
             chromium.close()
 

@@ -188,7 +188,7 @@ def test_colours_follow_the_hue_circle():
 # ------------------------------------------------------------------ batches, types and devices
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 12), min_size=1, max_size=4))
 def test_an_image_does_not_depend_on_its_batch(seed, parts):
     latents = random_latents(sum(parts), seed)

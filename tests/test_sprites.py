@@ -171,7 +171,7 @@ def test_a_coarser_size_is_a_sample_of_a_finer_one():
 # ------------------------------------------------------------------ batches, types and devices
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**31), st.lists(st.integers(1, 400), min_size=1, max_size=6), st.sampled_from([16, 64])
 )

@@ -33,7 +33,7 @@ def randn(*shape, seed=0, dtype=torch.float64):
 # ------------------------------------------------------------------ attach_domain_code
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 def test_the_code_stands_at_every_pixel(b, c, k, height, width):
     x, code = randn(b, c, height, width), randn(b, k, seed=1)
@@ -79,7 +79,7 @@ def test_the_kl_part_is_that_of_torch():
 # ------------------------------------------------------------------ confusion_loss
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 7), st.integers(1, 6), st.floats(0, 20), st.integers(0, 10**6))
 def test_confusion_is_at_least_log_k_and_reaches_it_where_the_critic_is_uniform(k, b, scale, seed):
     logits = scale * randn(b, k, seed=seed)
@@ -90,7 +90,7 @@ def test_confusion_is_at_least_log_k_and_reaches_it_where_the_critic_is_uniform(
         assert loss > math.log(k) + 1e-4
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 5), st.integers(0, 10**6))
 def test_confusion_is_log_k_plus_the_kl_from_uniform_and_the_mean_over_all_labels(k, seed):
     logits = 3 * randn(6, k, seed=seed)
@@ -278,7 +278,7 @@ def test_both_ends_of_an_interpolation_are_exact_and_the_way_is_straight_in_the_
 # ------------------------------------------------------------------ gradient_penalty
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.floats(0.1, 4), st.integers(0, 10**6))
 def test_the_penalty_of_a_linear_critic_is_its_slope_wherever_it_is_measured(b, norm, seed):
     weight = randn(6, seed=seed)

@@ -43,7 +43,7 @@ def test_rotated_uniforms_are_uniform_and_independent():
     assert torch.corrcoef(torch.cat([u, v], 1).T)[0, 2] < 0.9  # and it is another code
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(0, 1000))
 def test_rotating_back_gives_the_code_back(latents, seed):
     u = 0.01 + 0.98 * torch.rand(7, latents, generator=generator(seed), dtype=torch.double)
@@ -108,7 +108,7 @@ def test_no_code_of_gaussian_sources_is_better_than_another():
     assert min(experiments.mcc(y, sources) for y in found) < 0.97
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(0, 10**4))
 def test_the_best_matching_is_scipys_and_the_best_of_all(latents, seed):
     g = generator(seed)
@@ -133,7 +133,7 @@ def normal(mean, log_var):
     return Normal(mean, (0.5 * log_var).exp())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 1000))
 def test_the_kl_of_two_gaussians_is_torchs(batch, latents, seed):
     q = [torch.randn(batch, latents, generator=generator(seed + i)) for i in range(4)]
@@ -238,7 +238,7 @@ def test_a_pair_of_equal_images_costs_as_much_as_one_image_twice():
 # ------------------------------------------------------------------ erased for whom?
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 6), st.integers(1, 2), st.integers(0, 1000))
 def test_after_erasing_nothing_linear_is_left(features, attributes, seed):
     g = generator(seed)

@@ -96,17 +96,18 @@ class TimeUp(BaseException):
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeUp in the block after so many seconds, and again until it ends. Only where a process has SIGALRM.
 
-    What runs in C at that moment, one long operation, ends first. On a busy machine it is raised again while the block's
-    own clean-ups run, so what must be undone is opened around this limit; and a later TimeUp tells the places of the first.
+    Time in which it waits for a core that others use is not counted. What runs in C at that moment, one long operation,
+    ends first. On a busy machine it is raised again while the block's own clean-ups run, so what must be undone is
+    opened around this limit; and a later TimeUp tells the places of the first.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    over, places = False, []
+    over, places, end = False, [], time.monotonic() + seconds - _waited()
 
     def ring(_, frame) -> None:
         nonlocal places
-        if not over:
+        if not over and time.monotonic() - _waited() >= end:
             places = places or [(f.f_code.co_filename, line) for f, line in traceback.walk_stack(frame)]
             raise TimeUp(places)
 
@@ -118,6 +119,15 @@ def time_limit(seconds: float) -> Iterator[None]:
         over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _waited() -> float:
+    """Seconds in which this thread could have run and others had the cores; 0 where the system does not tell (Linux does)."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 class _Printed(io.StringIO):

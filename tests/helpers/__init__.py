@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 def generator(seed: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator with this seed."""
     return torch.Generator(device).manual_seed(seed)
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> bool:
+    """Wait until a condition holds, for as long as a busy machine may need; whether it does."""
+    end = time.monotonic() + seconds
+    while not (holds := bool(condition())) and time.monotonic() < end:
+        time.sleep(0.2)
+    return holds
 
 
 def run_in(tree: Path, script: str, folder: Path) -> str:

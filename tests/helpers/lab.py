@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -49,9 +50,12 @@ def settings(home: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that is free, and still is when the server has started: systems give out higher ones to whoever asks for any."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -71,7 +75,7 @@ def server(folder: Path, startup: str = "", **environment: str) -> Iterator[str]
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, log: Path, seconds: float = 60, **options) -> Iterator[str]:
+def running(command: list[str], port: int, log: Path, seconds: float = 180, **options) -> Iterator[str]:
     """A command that starts a server at `port`, killed with all that it started in the end; gives the address."""
     address = f"http://127.0.0.1:{port}"
     with open(log, "w") as file:
@@ -81,7 +85,7 @@ def running(command: list[str], port: int, log: Path, seconds: float = 60, **opt
             yield address
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+            process.wait(120)
 
 
 def end_kernels(address: str) -> None:
@@ -104,7 +108,7 @@ def _wait(address: str, process: subprocess.Popen, log: Path, seconds: float) ->
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(address, timeout=5).close()
+            urllib.request.urlopen(address, timeout=30).close()
             return
         time.sleep(0.3)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
@@ -117,7 +121,7 @@ class Notebook:
         self.page = page
         page.goto(f"{address}/lab/tree/{name}?token=course&reset")
         self.cells.first.wait_for()
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=90_000)
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=180_000)
         page.wait_for_timeout(3000)
 
     @property
@@ -138,22 +142,24 @@ class Notebook:
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(source)
 
-    def run(self, cell, timeout: float = 120):
+    def run(self, cell, timeout: float = 300):
         """Run one cell as a student does, with Ctrl+Enter, and wait for its end. Gives its output area."""
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
+        self._empty_prompt(cell)
         self.page.keyboard.press("Control+Enter")
         self._wait_for_prompt(cell, r"\[\d+\]:", timeout)
         return cell.locator(".jp-OutputArea-output")
 
-    def run_all(self, timeout: float = 300) -> None:
+    def run_all(self, timeout: float = 600) -> None:
         """Menu: Run, Run All Cells; wait until the last cell has run."""
         last = self.page.locator(".jp-CodeCell").last
         for attempt in range(5):  # just after its start a kernel is "idle" before it takes cells
+            self._empty_prompt(last)
             self.page.get_by_role("menuitem", name="Run", exact=True).click()
             self.page.get_by_text("Run All Cells", exact=True).click()
             try:
-                self._wait_for_prompt(last, r"\[\*\]:", 5)
+                self._wait_for_prompt(last, r"\[(\*|\d+)\]:", 20)
                 break
             except Exception:
                 if attempt == 4:
@@ -161,6 +167,10 @@ class Notebook:
                 self.page.keyboard.press("Escape")  # JupyterLab's dialog about it
                 self.page.wait_for_timeout(2000)
         self._wait_for_prompt(last, r"\[\d+\]:", timeout)
+
+    def _empty_prompt(self, cell) -> None:
+        """So that the number of an earlier run is not taken for the end of the next one."""
+        cell.locator(".jp-InputPrompt").evaluate("prompt => { prompt.textContent = '' }")
 
     def _wait_for_prompt(self, cell, pattern: str, seconds: float) -> None:
         self.page.wait_for_function(
