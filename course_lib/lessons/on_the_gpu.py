@@ -330,7 +330,7 @@ def launch_log_sum_exp(
 
 
 # Codes and posteriors at a time, and warps, of a program: of the forward kernel, which keeps its codes, and the backward, which
-# keeps its posteriors. On a GPU the fastest of twelve that were timed on an H100 (data/gpu).
+# keeps its posteriors. On a GPU they are among the fastest that were timed on an H100 (data/gpu).
 FORWARD = {"cpu": (4, 16, None), "cuda": (16, 128, 8)}
 BACKWARD = {"cpu": (16, 4, None), "cuda": (4, 64, 4)}
 
