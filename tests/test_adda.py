@@ -373,7 +373,7 @@ def test_an_unknown_method_is_named(pair):
 def test_every_method_has_the_same_number_of_updates_of_an_encoder(pair, monkeypatch):
     taken = []
     monkeypatch.setattr(
-        experiments, "fit", lambda step, steps, label: taken.append((label.split(",")[0], steps)) or {}
+        experiments, "fit", lambda step, steps, label, **_: taken.append((label.split(",")[0], steps)) or {}
     )
     few = {
         name: value[:40] if isinstance(value, torch.Tensor) else value for name, value in vars(pair).items()
