@@ -138,7 +138,7 @@ class TestGradebook:
 
     def test_the_record_says_how_to_repeat_it(self, graded):
         found = json.loads((graded / "grades/record.json").read_text())
-        assert found["seed"] == SEED and found["limits"]["seconds"] == 5
+        assert found["seed"] == SEED and found["limits"]["seconds"] == LIMITS.seconds
         assert found["exercises"] == [ex.id for ex in MANIFEST]
         assert set(found["submissions"]) == {case.name for case in CASES}
         assert torch.__version__.startswith(found["versions"]["torch"]) and len(found["code"]) == 64
