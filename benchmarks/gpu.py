@@ -162,9 +162,8 @@ def against_estimates(found: dict[str, float | str], card: str) -> dict[str, flo
     return shares
 
 
-def share_of_roofline(found: dict[str, float | str], card: str, size: int = SIZES[-1]) -> dict[str, float]:
-    """The roofline's bound for the forward kernel over its time, in percent."""
-    shares = against_estimates(found, card)
+def share_of_roofline(shares: dict[str, float], size: int = SIZES[-1]) -> dict[str, float]:
+    """Of `against_estimates`, the roofline's bound for the forward kernel over its time, in percent."""
     share = shares.get(f"estimated over measured: kernel forward, B = N = {size:,}")
     return {} if share is None else {f"kernel over its roofline, B = N = {size:,} (%)": round(100 * share, 1)}
 
@@ -335,9 +334,8 @@ def measure(device: torch.device, sizes: tuple[int, ...] = SIZES) -> dict[str, f
         add(decomposition(device, (size,)))
         add(kernels_alone(device, size))
     if device.type == "cuda":
-        card = torch.cuda.get_device_name(device)
-        add(against_estimates(found, card))
-        add(share_of_roofline(found, card, sizes[-1]))
+        add(against_estimates(found, torch.cuda.get_device_name(device)))
+        add(share_of_roofline(found, sizes[-1]))
     streamed, kernel = (found.get(f"{name}, B = N = {sizes[-1]:,} (ms)") for name in ("streaming", "kernel"))
     if isinstance(streamed, float) and isinstance(kernel, float) and kernel:
         add({f"kernel over streaming, B = N = {sizes[-1]:,} (times)": round(streamed / kernel, 1)})

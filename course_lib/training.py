@@ -158,7 +158,7 @@ class _Recorder:
     def __call__(self, i: int) -> dict[str, Tensor]:
         self.calls += 1
         if self.calls <= self.ORDINARY:
-            hook = register_optimizer_step_pre_hook(self._recordable)
+            hook = register_optimizer_step_pre_hook(self._prepare)
             try:
                 with waits() as found:
                     values = self.step(i)
@@ -177,7 +177,7 @@ class _Recorder:
         self.graph.replay()
         return self.values
 
-    def _recordable(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
+    def _prepare(self, optimiser: torch.optim.Optimizer, *_: object) -> None:
         """Let an optimiser, before it steps, keep on the device what it counts, and the learning rate where that changes."""
         for group in optimiser.param_groups:
             self.parameters.update(p for p in group["params"] if p.requires_grad)
