@@ -29,9 +29,10 @@ from course_lib import cli
 from course_lib.catalogue import LESSONS, find
 from course_lib.exercise import answers
 from course_lib.exercise.check import inspect_answer
+from course_lib.exercise.kernels import HAS_TRITON
 from course_lib.grading import helpers, inside, sandbox, supervisor, wire, worker
 from course_lib.grading.assignment import everything
-from course_lib.grading.judge import draw_test, judge, refer
+from course_lib.grading.judge import ANSWERED, draw_test, judge, refer
 from course_lib.grading.sandbox import Limits
 from course_lib.grading.submission import CODE, RAW, plan, read, table
 from course_lib.grading.supervisor import grade
@@ -294,7 +295,7 @@ def test_an_answer_is_graded_without_those_that_it_calls(name, earlier, folder, 
     test = draw_test(ex, SEED)
 
     def asked(message: dict):
-        shown.append((message["step"], reply := as_json(refer(as_json(message), served))))
+        shown.append((message["step"], reply := as_json(refer(b"c", as_json(message), served))))
         return reply
 
     monkeypatch.setattr(inside, "ask", asked)
@@ -812,6 +813,47 @@ def test_one_lesson_handed_in_alone_keeps_its_points(tmp_path):
         assert row["status"] == "passed" and set(row["served"]) == {ex.id for ex in manifest[:2]}
         assert "reference" in row["notes"][0]
         assert "graded without elbo" in (grades / "gradebook.csv").read_text()
+
+
+THIEF = """
+@answer(on_the_gpu.gaussian_kl_kernel)
+def gaussian_kl_kernel(mean, log_var, kl, B, D, mean_row, mean_column, log_var_row, log_var_column, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    import json, os, sys
+    from course_lib.exercise import kernels
+    from course_lib.grading import wire
+    kernels.compile_for_gpu = lambda *a, **k: ""  # which would refuse all this
+    frame = sys._getframe()
+    while "arguments" not in frame.f_locals:
+        frame = frame.f_back
+    tensors = frame.f_locals["arguments"]
+    question = {"step": "refer", "exercise": "elbo.gaussian_kl", "arguments": {"names": ["mean", "log_var"], "numbers": {}}}
+    question["tensors"] = [wire.encode(tensors[name]) for name in ("mean", "log_var")]
+    os.write(4, json.dumps({"ask": question}).encode() + b"\\n")
+    tensors["kl"].copy_(wire.decode(json.loads(wire.read_frame(3)[1])[0]))
+"""
+
+
+@pytest.mark.slow
+@needs_bubblewrap
+@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
+@pytest.mark.parametrize("told", [False, True], ids=["as it is", "were it told"])
+def test_a_kernel_cannot_ask_the_reference_for_its_values(told, tmp_path, monkeypatch):
+    """Its check has hidden inputs. With answers to its question it would pass, so that the attempt is a real one."""
+    if told:
+        monkeypatch.setitem(ANSWERED, b"c", {"shapes", "refer"})
+    (tmp_path / "eve.ipynb").write_text(notebook(THIEF))
+    asked = [find("on_the_gpu.gaussian_kl_kernel")]
+    assert small([tmp_path / "eve.ipynb"], tmp_path / "grades", assignment=everything(asked)) == {}
+    assert (rows(tmp_path / "grades", "eve") == ["passed"]) == told
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
+def test_a_kernel_that_no_gpu_would_take_is_told_so(answer_folder):
+    ex = find("on_the_gpu.gaussian_kl_kernel")
+    source = answer_cell(ex, ex.name).replace("    row = ", "    import math\n    row = ", 1)
+    answers.save_answer(ex, source)
+    row = judged(ex)
+    assert row.code == "not compiled" and row.status == "failed", row
 
 
 # ---------------------------------------------------------------- the whole course, and the helpers

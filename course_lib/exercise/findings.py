@@ -309,7 +309,7 @@ KINDS = {
     "not compiled": Kind(
         "not GPU-ready",
         "Triton's compiler refuses your kernel for a GPU: {said}",
-        "Triton's compiler refuses your kernel for a GPU. check({exercise}) in the notebook shows what it says.",
+        "Triton's compiler refuses your kernel for a GPU. Its check in the notebook shows what it says.",
     ),
     # ------------------------------------------------ in grading alone
     "plain loop": Kind(

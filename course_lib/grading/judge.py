@@ -409,16 +409,18 @@ def _most(ex: Exercise, drawn: list[dict], want: dict, noise: dict) -> dict:
 # ---------------------------------------------------------------- references
 
 LARGEST_CALL = 2_000_000  # numbers in a reference's inputs
+ANSWERED = {b"c": {"shapes"}, b"p": {"refer", "vjp"}}  # by the kind of the request that asks
 
 
-def refer(question: Any, allowed: list[str]) -> Any:
+def refer(kind: bytes, question: Any, allowed: list[str]) -> Any:
     """What a stand-in is told of an exercise: shapes while a check runs, values where its program is run again.
 
+    A check runs an answer, which may ask by itself: it is told no value, as a kernel's check has hidden inputs.
     `shapes`: {"results": [[shape, dtype]], "tuple": bool}; `refer` and `vjp`: the encoded results, or the gradients of
     the inputs that are wanted. None for an exercise that is not served, and for inputs that it does not take.
     """
     try:
-        if question["exercise"] not in allowed:
+        if question["exercise"] not in allowed or question["step"] not in ANSWERED[kind]:
             return None
         function, arguments = find_solution(find(question["exercise"])).function, question["arguments"]
         with solutions_only(), torch.random.fork_rng(devices=[]), torch.enable_grad():
