@@ -1,7 +1,7 @@
 """Accuracy on the target of each method of lesson 05, from data/sweeps/adaptation.csv: `python benchmarks/adaptation.py [--write]`.
 
 Medians and ranges over seeds, beside published numbers, and the trials of settings; after them the seconds that each domain takes
-to load. --write first trains the runs that the table lacks, a row each: about an hour of one core; interrupted, it goes on.
+to load. --write first trains the runs that the table lacks, a row each: about half an hour of one core; interrupted, it goes on.
 
 `python benchmarks/adaptation.py ufdn`: lesson 06's comparison, which it writes to data/sweeps/ufdn.csv run by run.
 """
