@@ -16,6 +16,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from course_lib.cores import usable_cores
+
 ROOT = Path(__file__).parents[1]
 TRAINS = re.compile(r"\A(# Trains .+?)(: about \d+ s on \d+ cores?)?\.$", re.MULTILINE)
 
@@ -54,7 +56,7 @@ def main() -> None:
         for cell in (c for c in document.cells if c.cell_type == "code"):
             took = seconds(cell)
             if TRAINS.search(cell.source):
-                cell.source = with_time(cell.source, took, len(os.sched_getaffinity(0)))
+                cell.source = with_time(cell.source, took, usable_cores())
                 print(f"    {took:7.1f}  {cell.source.splitlines()[0]}", flush=True)
         if "--write" in sys.argv:
             nbformat.write(document, notebook)

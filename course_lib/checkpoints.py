@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from course_lib.files import data_folder, replace
 from course_lib.models import VAE
+from course_lib.training import seeded
 
 VAES = ("vae", "beta_vae", "beta_tcvae", "factor_vae")
 PAIRS = ("ada_gvae", "scenes_beta_vae")  # which `course pretrain --pairs` makes
@@ -67,7 +68,8 @@ def load(
             f"No checkpoint {name!r} in {folder}, which holds {there}. Reinstall the course, or run `course pretrain {argument}`."
         )
     card = json.loads(paths[1].read_text(encoding="utf-8"))
-    network = build(card)
+    with seeded(0):  # weights that are overwritten
+        network = build(card)
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in load_file(paths[0]).items()}
     )

@@ -70,6 +70,8 @@ def processor_seconds() -> dict[str, float]:
 
     In a container these are the container's processes, which share its cores. See proc_pid_stat(5).
     """
+    if not Path("/proc").exists():
+        return {}
     found, mine, own_nice, tick = {}, str(os.getpid()), os.nice(0), os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError):
         for pid in os.listdir("/proc"):
@@ -104,5 +106,5 @@ def usable_cores() -> int:
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this processor multiplies matrices of bfloat16 itself. Where it does not, that is many times as slow as in float32."""
     with contextlib.suppress(OSError):
-        return bool({"avx512_bf16", "amx_bf16"} & {*cpuinfo.read_text().split()})
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & {*cpuinfo.read_text().split()})
     return False

@@ -81,7 +81,7 @@ def copy_course(tree: Path, lessons: tuple[str, ...]) -> None:
     """The student's folder: what is listed here, and nothing else of the checkout."""
     sources = [ROOT / name for name in FILES]
     for pattern in ("notebooks/*.ipynb", "notebooks/images/*.png", "course_lib/**/*.py", "data/**/*.*"):
-        sources += sorted(ROOT.glob(pattern))
+        sources += sorted(path for path in ROOT.glob(pattern) if not path.name.startswith("."))  # locks
     everything = len(lessons) == len(LESSONS)
     sources += [
         ROOT / "solutions" / f"{name}.py" for name in (*lessons, *(["challenges"] if everything else []))

@@ -161,7 +161,9 @@ class _Recorder:
             hook = register_optimizer_step_pre_hook(self._prepare)
             try:
                 with waits() as found:
-                    values = self.step(i)
+                    values = _scalars(
+                        self.step(i)
+                    )  # their graph would keep alive what `_in_a_graph` looks for
             finally:
                 hook.remove()
             self.recordable = not found and not any(map(_in_a_graph, self.parameters))
@@ -169,7 +171,7 @@ class _Recorder:
         if self.recordable and not self.graph:
             try:
                 stream = torch.cuda.current_stream()
-                self.graph, self.values = capture(lambda: self.step(i), self.draws, stream)
+                self.graph, self.values = capture(lambda: _scalars(self.step(i)), self.draws, stream)
             except RuntimeError:  # another generator
                 self.recordable = False
         if not self.graph:
@@ -220,7 +222,22 @@ def waits() -> Iterator[list[str]]:
             yield found
         finally:
             torch.cuda.set_sync_debug_mode(mode)
-            found += [str(w.message) for w in caught if "synchronizing" in str(w.message)]
+    for w in caught:
+        if "synchronizing" in str(w.message):
+            found.append(str(w.message))
+        else:  # somebody else's: shown as it would have been
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno, source=w.source)
+
+
+@contextlib.contextmanager
+def coarse_products() -> Iterator[None]:
+    """Inside the block, or a function that it decorates, products of float32 matrices on a GPU may be in TF32: 10 bits, several times as fast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager

@@ -147,7 +147,13 @@ def test_a_training_asks_at_every_step(monkeypatch):
 
 @pytest.mark.parametrize(
     ("flags", "wanted"),
-    [("avx2 avx512f amx_bf16", True), ("sse avx512_bf16", True), ("avx2 avx512f", False), ("", False)],
+    [
+        ("avx2 avx512f amx_bf16", True),
+        ("sse avx512_bf16", True),
+        ("asimd bf16", True),
+        ("avx2 avx512f", False),
+        ("", False),
+    ],
 )
 def test_a_processor_says_whether_it_multiplies_bfloat16(tmp_path, flags, wanted):
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu {flags}\n\n")

@@ -308,6 +308,21 @@ WRONG = {  # name: (body of gaussian_kl, status, words of the panel)
         "not GPU-ready",
         "cholesky_ex",
     ),
+    "a pseudo-inverse": (
+        f"extra = 0 * torch.linalg.pinv(mean).sum()\n{GOOD} + extra",
+        "not GPU-ready",
+        "linear-algebra routine",
+    ),
+    "numbers by keyword": (
+        f"extra = 0 * torch.tensor(data=[1.0, 2.0], device=mean.device).sum()\n{GOOD} + extra",
+        "not GPU-ready",
+        "CPU",
+    ),
+    "new numbers by keyword": (
+        f"extra = 0 * mean.new_tensor(data=[1.0, 2.0]).sum()\n{GOOD} + extra",
+        "not GPU-ready",
+        "CPU",
+    ),
     "a loop over the batch": (
         "return torch.stack([0.5 * (m**2 + v.exp() - v - 1).sum() for m, v in zip(mean, log_var)])",
         "not GPU-ready",
@@ -1514,6 +1529,26 @@ def test_modes_that_a_block_leaves_behind_are_taken_off():
         SilentCovariance().__enter__()
         DeviceWatch(operations=0).__enter__()
     assert torch.zeros(2, device="meta").add(1).is_meta, "a watch that is left over would refuse"
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(5),
+        torch.randn(1, 5),
+        torch.randn(3, 5),
+        torch.arange(6),
+        torch.randn(2, 4, dtype=torch.cfloat),
+    ],
+    ids=["vector", "row", "matrix", "integers", "complex"],
+)
+@pytest.mark.parametrize("correction", [0, 1])
+def test_the_covariance_that_asks_the_host_nothing_is_torchs(x, correction):
+    want = torch.cov(x, correction=correction)
+    with SilentCovariance():
+        found = torch.cov(x, correction=correction)
+    assert found.shape == want.shape and found.dtype == want.dtype
+    assert torch.allclose(found, want, atol=1e-6)
 
 
 def test_a_compiled_function_before_does_not_change_the_verdict(folder, revealed, monkeypatch):

@@ -95,6 +95,7 @@ def test_a_students_folder_is_complete(editions):
             assert f"{release.NAME}/{path}" in names
         assert f".whl/course_lib/data/answer_keys/{lesson.module}.safetensors" in contents(wheel)
     assert sum(len(data) for data in contents(archive, wheel).values()) < 60e6
+    assert not [name for name in names if "/." in name], "such as locks"
 
 
 def test_first_cell_and_badge_are_filled_in(editions):

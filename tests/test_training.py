@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 
@@ -29,6 +30,39 @@ pytestmark = pytest.mark.usefixtures("on_solutions")
 
 
 # ------------------------------------------------------------------ a step, a seed, a classifier
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_step_that_reports_its_loss_is_recorded_unless_a_graph_is_kept(kept, monkeypatch):
+    """Without CUDA, whose parts are replaced: the graph of a reported loss is the step's own, and no reason to wait."""
+
+    def prepare(self, optimiser, *_):
+        self.parameters.update(p for group in optimiser.param_groups for p in group["params"])
+
+    monkeypatch.setattr(training, "waits", lambda: contextlib.nullcontext([]))
+    monkeypatch.setattr(training, "_aside", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(training._Recorder, "_prepare", prepare)
+    weight, g = torch.zeros(5, requires_grad=True), generator()
+    optimiser = torch.optim.Adam([weight], lr=0.1)
+    before = weight.square().sum() if kept else None
+
+    def step(i):
+        x = torch.randn(8, 5, generator=g)
+        loss = (x @ weight - x.sum(1)).square().mean()
+        descend(optimiser, loss)
+        return {"loss": loss}
+
+    recorder = training._Recorder(step, g, scheduled=False)
+    reports = [recorder(i) for i in range(recorder.ORDINARY)]
+    assert recorder.recordable != kept and not reports[-1]["loss"].requires_grad
+    del before
+
+
+def test_products_are_coarse_inside_alone():
+    before = torch.get_float32_matmul_precision()
+    with training.coarse_products():
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_a_descent_clears_the_gradients_that_were_there():

@@ -21,7 +21,6 @@ AUTHORS = {
     "For authors": ["exercise/contract", "exercise/solution", "catalogue", "release", "book/*", "grading/*"]
 }
 NAMED = re.compile(r"^(\S+(?:, \S+)*)  +(\S.*)$")  # a line of a docstring that explains a parameter
-PAPER = re.compile(r"https?://[^\s),;]+[^\s),;.]")
 
 
 def write_reference(folder: Path, bibliography, instructor: bool) -> None:

@@ -28,7 +28,7 @@ _STALLS = {  # operations that make the host wait: the code of the finding
     **dict.fromkeys(("nonzero", "masked_select", "argwhere"), "mask as index"),
     **dict.fromkeys(("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave"), "size of values"),
     **dict.fromkeys(
-        ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq"),
+        ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq", "linalg_pinv"),
         "linear algebra",
     ),
     **dict.fromkeys(("equal", "allclose"), "host comparison"),
@@ -158,7 +158,9 @@ class HostNumbers(TorchFunctionMode):
         by_the_answer = (
             sys._getframe(1).f_code.co_filename == self.watch.file
         )  # modules may, once, when they are built
-        if by_the_answer and func in _FROM_HOST and result.is_meta and not isinstance(args[-1], Tensor):
+        given = [(kwargs or {}).get(name) for name in ("data", "obj")]
+        source = next((x for x in given if x is not None), args[-1] if args else None)
+        if by_the_answer and func in _FROM_HOST and result.is_meta and not isinstance(source, Tensor):
             self.watch.fail("made on the CPU")
         return result
 
@@ -213,9 +215,10 @@ class SilentCovariance(TorchFunctionMode):
 
 
 def _covariance(input: Tensor, *, correction: int = 1) -> Tensor:
-    """The covariance matrix of variables in rows, observations in columns."""
-    centred = input - input.mean(-1, keepdim=True)
-    return centred @ centred.mH / (input.shape[-1] - correction)
+    """The covariance matrix of variables in rows, observations in columns; of one variable its variance."""
+    rows = torch.atleast_2d(input if input.is_floating_point() or input.is_complex() else input.float())
+    centred = rows - rows.mean(-1, keepdim=True)
+    return (centred @ centred.mH / (rows.shape[-1] - correction)).squeeze()
 
 
 def watch(

@@ -82,7 +82,7 @@ def record(ex: Exercise, seed: int = 0, cases: list[dict] | None = None) -> Key:
         raise LookupError(f"{ex.id} has no solution in solutions/{ex.lesson}.py: a key cannot be recorded.")
     cases = solution.draw_cases(seed) if cases is None else cases
     with solutions_only(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         outcomes, noise = zip(*(exact(ex, solution.function, c) for c in cases), strict=True)
         key = Key(
             cases=[dict(c) for c in cases],

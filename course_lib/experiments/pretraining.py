@@ -29,7 +29,15 @@ from course_lib.files import add_rows, claim, read_table, replace
 from course_lib.lessons import beta_vae, elbo
 from course_lib.lessons.factor_vae import Players
 from course_lib.models import VAE
-from course_lib.training import capture, descend, fit, keep_freed_memory, seeded, whole_trainings
+from course_lib.training import (
+    capture,
+    coarse_products,
+    descend,
+    fit,
+    keep_freed_memory,
+    seeded,
+    whole_trainings,
+)
 
 LATENTS = 10
 BOUND_IMAGES = 16_384  # over which reconstruction and KL are averaged
@@ -339,6 +347,7 @@ class Run:
     report: dict[str, Tensor]
 
 
+@coarse_products()  # most of a FactorVAE's time is the discriminator's products
 def train_together(trainings: list[Training], steps: int, states: list[Path]) -> None:
     """Train all to `steps` steps at once on their CUDA device, from where the files `states` left them, as `train` does.
 
@@ -346,7 +355,6 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
     recorded as a CUDA graph, which is launched as a whole, and the graphs run side by side, in streams.
     One that diverges ends, and its state is not saved. FloatingPointError tells of it when the others are done.
     """
-    torch.set_float32_matmul_precision("high")  # most of a FactorVAE's time is the discriminator's products
     if steps % RECORDED or any(training.recipe.settle for training in trainings):
         raise ValueError(
             f"expected a multiple of {RECORDED} steps, got {steps}, and recipes that do not settle"
@@ -361,7 +369,8 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
         runs.append(Run(training, state, stream, *recorded(training, stream)))
     interrupted, saved, diverged = False, time.monotonic(), []
     with tqdm(total=steps, desc=f"{len(runs)} at once", disable=bool(os.environ.get("TQDM_DISABLE"))) as bar:
-        while active := [run for run in runs if run.training.steps < steps]:
+        active = runs  # also those that are done: recording takes some steps
+        while active:
             start = time.perf_counter()
             last = max(steps - run.training.steps for run in active) <= ROUND
             try:
@@ -382,6 +391,7 @@ def train_together(trainings: list[Training], steps: int, states: list[Path]) ->
                     run.training.save(run.state)
             if interrupted:
                 raise KeyboardInterrupt
+            active = [run for run in runs if run.training.steps < steps]
     if diverged:
         raise FloatingPointError(f"diverged: {', '.join(diverged)}; lower their learning rate")
 

@@ -65,12 +65,12 @@ def grade(
     settings = {"seed": seed, "limits": asdict(limits), "unsafe": unsafe}
     book.begin({**settings, "versions": versions(), "code": code_digest()}, passed_over, only)
     threads, tests = torch.get_num_threads(), dict.fromkeys(book.assignment.points)
-    torch.set_num_threads(1)  # as in the sandbox; and a process with threads cannot be forked
     drawn = [find(name) for name in tests if name in (only or tests)]
-    for ex in tqdm(drawn, "drawing inputs", unit="exercise"):
-        tests[ex.id] = draw_test(ex, seed) if HAS_TRITON or not ex.kernel else None
     failed: dict[str, str] = {}
     try:
+        torch.set_num_threads(1)  # as in the sandbox; and a process with threads cannot be forked
+        for ex in tqdm(drawn, "drawing inputs", unit="exercise"):
+            tests[ex.id] = draw_test(ex, seed) if HAS_TRITON or not ex.kernel else None
         with _stopped_by_signals():
             for student, result in _all(students, tests, book, jobs, limits, unsafe):
                 if isinstance(result, str):
