@@ -136,12 +136,14 @@ def test_every_kernel_compiles_for_every_device_of_the_lesson(capability, monkey
 
 @needs_triton
 def test_the_kernels_compile_to_machine_code(monkeypatch, tmp_path):
-    """The whole way, to a cubin for an A100, which takes no GPU."""
+    """The whole way, to a cubin for an A100, in the blocks that a GPU gets, which takes no GPU."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for sizes in (lesson.FORWARD, lesson.BACKWARD):
+        monkeypatch.setitem(sizes, "cpu", sizes["cuda"])
     made = []
 
     def build(function, arguments):

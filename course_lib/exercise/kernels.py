@@ -74,7 +74,17 @@ class _Language(types.ModuleType):
 
 
 if HAS_TRITON:
+    import triton
     import triton.language as tl
+
+    if triton.__version__.startswith("3.2."):  # of PyTorch 2.6
+        _range = tl.range.__init__
+
+        def _fetch_nothing_ahead(self, *args: Any, num_stages: Any = None, **more: Any) -> None:
+            """That Triton ends Python where a loop fetches blocks of three dimensions ahead: there no loop fetches any."""
+            _range(self, *args, **more)
+
+        tl.range.__init__ = _fetch_nothing_ahead
 else:
     tl = _Language("triton.language")
 
@@ -164,8 +174,6 @@ def launch(kernel: Callable, programs: int, warps: int | None = None, **argument
 @functools.lru_cache(maxsize=256)
 def compiled(function: Callable) -> Any:
     """The function as Triton compiles and launches it on a GPU."""
-    import triton
-
     return triton.jit(function)
 
 
