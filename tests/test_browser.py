@@ -155,7 +155,7 @@ SHORT = """
 from course_lib import training
 
 _fit = training.fit
-training.fit = lambda step, steps, *rest, **options: _fit(step, min(steps, 60), *rest, **options)
+training.fit = lambda step, steps, *rest, **options: _fit(step, min(steps, 25), *rest, **options)
 """
 
 

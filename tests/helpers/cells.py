@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import json
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 from course_lib.catalogue import exercises
 from course_lib.exercise import answers
 from course_lib.exercise.contract import Exercise
+from course_lib.grading.judge import draw_test
 
 EXERCISES = exercises()
 MISTAKES = [(ex, m.name) for ex in EXERCISES for m in getattr(answers.find_solution(ex), "mistakes", ())]
+SEED = 20_26  # of the hidden inputs
+drawn = functools.cache(draw_test)  # seconds for some exercises
 MARK = "# NBVAL_CHECK_OUTPUT"  # the first line of a cell that holds a check
 
 
