@@ -29,16 +29,15 @@ RIGHT = WRONG.replace(".mean(1)", ".sum(1)")
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser with a cache of its own: JupyterLab's scripts are read and compiled once."""
     with playwright.sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=lab.chromium(), args=["--no-sandbox"])
-        yield chromium.new_context(viewport={"width": 1300, "height": 1000})
+        yield chromium
         chromium.close()
 
 
 @pytest.fixture
 def page(browser):
-    page = browser.new_page()
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
     page.set_default_timeout(120_000)
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))

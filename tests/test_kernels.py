@@ -152,6 +152,23 @@ def what_another_wrote(x, out, N, BLOCK: tl.constexpr):
     tl.load(out + place - 4, mask=(place >= 4) & (place < N), other=0.0)
 
 
+def what_another_writes_later(x, out, N, BLOCK: tl.constexpr):
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    later = tl.load(out + place + BLOCK, mask=place + BLOCK < N, other=0.0)
+    tl.store(out + place, later + tl.load(x + place, mask=place < N), mask=place < N)
+
+
+def what_all_read(x, out, N, BLOCK: tl.constexpr):
+    first = tl.load(out)
+    if tl.program_id(0) == 2:
+        tl.atomic_add(out, first)
+
+
+def one_place_for_all_lanes(x, out, N, BLOCK: tl.constexpr):
+    place = tl.arange(0, BLOCK)
+    tl.store(out + tl.program_id(0) + 0 * place, tl.load(x + place))
+
+
 def half_atomic(x, out, N, BLOCK: tl.constexpr):
     if tl.program_id(0) == 0:
         tl.atomic_add(out + tl.arange(0, BLOCK), tl.load(x + tl.arange(0, BLOCK)))
@@ -167,6 +184,9 @@ def half_atomic(x, out, N, BLOCK: tl.constexpr):
         (before_the_start, r"Program 0 writes 1 number\(s\) before the start of `out`"),
         (one_place, "Programs 0 and 1 both touch a number of `out` that one of them writes.*atomic_add"),
         (what_another_wrote, "Programs 0 and 1 both touch a number of `out`"),
+        (what_another_writes_later, "Programs 0 and 1 both touch a number of `out`"),
+        (what_all_read, "Programs 0 and 2 both touch a number of `out`"),
+        (one_place_for_all_lanes, "Program 0 stores different numbers to one place of `out`"),
         (half_atomic, "Programs 0 and 1 both touch a number of `out`"),
     ],
 )

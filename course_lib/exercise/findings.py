@@ -299,6 +299,13 @@ KINDS = {
         "Two programs of your kernel touch a number that one of them writes. On a GPU they run at the same time, in no "
         "order: give every number one program that writes it, or add with tl.atomic_add.",
     ),
+    "lanes": Kind(
+        "race",
+        "Program {program} stores different numbers to one place of `{name}`, in one tl.store. On a GPU chance decides which of "
+        "them stays.",
+        "A program of your kernel stores different numbers to one place, in one tl.store. On a GPU chance decides which of "
+        "them stays.",
+    ),
     "kernel traffic": Kind(
         "too much traffic",
         "Your kernel moves {moved:,} bytes between the chip and its memory; {least:,} is the least possible. What is "

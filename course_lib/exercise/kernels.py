@@ -38,7 +38,7 @@ from course_lib.exercise.findings import NoTriton, Wrong
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 SECTOR = 32  # bytes: the least that a GPU of NVIDIA's fetches from its memory
-NOWHERE, ATOMIC = -1, -2  # in the place of a program's number
+NOWHERE, ATOMIC, SEVERAL = -1, -2, -3  # in the place of a program's number
 _APART = 1 << 48  # bytes between the addresses of two tensors
 _SPECIAL = (
     "exp",
@@ -247,6 +247,7 @@ class _Memory:
         self.numbers = (flat.view(torch.uint16) if x.dtype == torch.bfloat16 else flat).numpy()
         self.reader, self.writer = np.full((2, self.size), NOWHERE, dtype=np.int32)
         self.reads = np.zeros(self.size, dtype=np.int32)
+        self.loaded = np.full(self.size, NOWHERE, dtype=np.int32)  # by which program alone, or SEVERAL
 
     def shaped(self, values: Any) -> Tensor:
         """Notes on memory in the tensor's own shape."""
@@ -308,6 +309,15 @@ class _Watch:
                 "race", program=self.program, other=max(0, int(before[other][0])), name=memory.name
             )
 
+    def alone(self, memory: _Memory, places: Any) -> None:
+        """KernelError where another program has loaded what this one writes: on a GPU it may come later."""
+        loaded = memory.loaded[places]
+        other = (loaded != NOWHERE) & (loaded != self.program)
+        if other.any():
+            raise KernelError(
+                "race", program=self.program, other=max(0, int(loaded[other][0])), name=memory.name
+            )
+
     def create_masked_load(self, ptrs, mask, other, *_):  # what follows is for caches, and differs by version
         import numpy as np
 
@@ -320,6 +330,10 @@ class _Watch:
         self.own(memory, wanted, self.program)
         values[mask] = memory.numbers[wanted]
         memory.reader[wanted] = self.program
+        first = memory.loaded[wanted] == NOWHERE
+        memory.loaded[wanted] = np.where(
+            first | (memory.loaded[wanted] == self.program), self.program, SEVERAL
+        )
         np.add.at(memory.reads, wanted, 1)
         self.trace.loaded += wanted.size * memory.like.element_size()
         return self.room.TensorHandle(values, ptrs.get_element_ty())
@@ -330,7 +344,15 @@ class _Watch:
         memory, places, mask = self.touch(ptrs.data, mask.data, "writes")
         wanted = places[mask]
         self.own(memory, wanted, self.program)
-        memory.numbers[wanted] = np.broadcast_to(value.data, ptrs.data.shape)[mask]
+        self.alone(memory, wanted)
+        stored = np.broadcast_to(value.data, ptrs.data.shape)[mask].astype(memory.numbers.dtype)
+        memory.numbers[wanted] = stored
+        if not np.array_equal(
+            memory.numbers[wanted],
+            stored,
+            equal_nan=memory.like.is_floating_point() and stored.dtype.kind == "f",
+        ):
+            raise KernelError("lanes", program=self.program, name=memory.name)
         memory.writer[wanted] = self.program
         self.trace.stored += wanted.size * memory.like.element_size()
 
@@ -344,6 +366,7 @@ class _Watch:
             )
         wanted = places[mask]
         self.own(memory, wanted, ATOMIC)
+        self.alone(memory, wanted)
         before = np.zeros(ptr.data.shape, memory.numbers.dtype)
         before[mask] = memory.numbers[wanted]
         np.add.at(memory.numbers, wanted, np.broadcast_to(val.data, ptr.data.shape)[mask])

@@ -144,11 +144,12 @@ def plain_log_aggregate_posterior(z: Tensor, mean: Tensor, log_var: Tensor) -> T
 def kernel_work(batch: int, number: int, latents: int) -> Work:
     """What your `log_aggregate_posterior_kernel` costs on a GPU at a size that the interpreter does not run, in one launch.
 
-    Arithmetic is counted in a small run whose sizes are powers of two, so that nothing pads a block; it grows with the pairs of a code and a
+    Arithmetic is counted in a small run, in a GPU's blocks, whose sizes are powers of two, so that nothing pads a block; it grows with the pairs of a code and a
     posterior, and with the densities of each, 1 + latents. Bytes are the least possible (`lesson.least_bytes`), to which a check has held
     the kernel.
     """
-    trace = lesson.launch_log_aggregate_posterior(lesson.log_aggregate_posterior_kernel, *_small())[1]
+    kernel = lesson.log_aggregate_posterior_kernel
+    trace = lesson.launch_log_aggregate_posterior(kernel, *_small(), sizes="cuda")[1]
     moved = lesson.least_bytes(batch, number, latents, lesson.FORWARD["cuda"][0])
     return _grown(trace, moved, batch * number * (1 + latents))
 
@@ -158,7 +159,7 @@ def backward_work(batch: int, number: int, latents: int) -> Work:
     z, mean, log_var = _small()
     out = lesson.streamed(z, mean, log_var)
     kernel = lesson.log_aggregate_posterior_backward_kernel
-    trace = lesson.launch_backward(kernel, torch.ones_like(out), out, z, mean, log_var)[1]
+    trace = lesson.launch_backward(kernel, torch.ones_like(out), out, z, mean, log_var, sizes="cuda")[1]
     moved = lesson.least_bytes_backward(batch, number, latents, lesson.BACKWARD["cuda"][1])
     return _grown(trace, moved, batch * number * (1 + latents))
 

@@ -336,11 +336,14 @@ BACKWARD = {"cpu": (16, 4, None), "cuda": (4, 64, 4)}
 
 
 def launch_log_aggregate_posterior(
-    kernel: Callable, z: Tensor, mean: Tensor, log_var: Tensor
+    kernel: Callable, z: Tensor, mean: Tensor, log_var: Tensor, sizes: str = ""
 ) -> tuple[Tensor, Trace | None]:
-    """log q(z) and all log q(z_d), (B, 1 + D) in nats, that a kernel has summed over N posteriors."""
+    """log q(z) and all log q(z_d), (B, 1 + D) in nats, that a kernel has summed over N posteriors.
+
+    sizes: whose blocks, "cpu" or "cuda"; those of z's device if not given.
+    """
     (batch, latents), number = z.shape, len(mean)
-    rows, block, warps = FORWARD["cuda" if z.is_cuda else "cpu"]
+    rows, block, warps = FORWARD[sizes or ("cuda" if z.is_cuda else "cpu")]
     mean, log_var = _column_after_column(mean, log_var)
     out = _unwritten(z, batch, 1 + latents)
     tensors = {"z": z, "mean": mean, "log_var": log_var}
@@ -357,10 +360,11 @@ def launch_backward(
     z: Tensor,
     mean: Tensor,
     log_var: Tensor,
+    sizes: str = "",
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Trace | None]:
-    """The gradients of z, mean and log_var, given that of `out`."""
+    """The gradients of z, mean and log_var, given that of `out`; `sizes` as for the forward kernel."""
     (batch, latents), number = z.shape, len(mean)
-    rows, block, warps = BACKWARD["cuda" if z.is_cuda else "cpu"]
+    rows, block, warps = BACKWARD[sizes or ("cuda" if z.is_cuda else "cpu")]
     sums = out + _constants(out, number)
     found = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (z, mean, log_var)]
     mean, log_var = _column_after_column(mean, log_var)
