@@ -182,7 +182,7 @@ class Sprites:
         return self._stored[self.grid.index(factors).to(self.device)][:, None].float()
 
     def keep(self) -> "Sprites":
-        """Draw every image once and keep it, a byte a pixel: .8 GB for all at 32×32. For long trainings on a GPU."""
+        """Draw every image once and keep it, a byte a pixel: .8 GB for all at 32×32. For many epochs of few images, and on a GPU."""
         if self._stored is None:
             self._stored = torch.cat([images[:, 0].to(torch.uint8) for images, _ in self.batches(8192)])
         return self

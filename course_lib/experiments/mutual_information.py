@@ -78,7 +78,7 @@ NOISE = 0.2  # of the channel noise, a standard deviation; that of the latents i
 
 def ellipses(device: torch.device | str = "cpu") -> Sprites:
     """Upright ellipses, 32×32: six scales, 32 × 32 positions."""
-    return Sprites(size=32, only={"shape": 1, "orientation": 0}, device=device)
+    return Sprites(size=32, only={"shape": 1, "orientation": 0}, device=device).keep()
 
 
 def attributes(factors: Tensor) -> Tensor:
