@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import inspect
 import json
@@ -1332,6 +1333,31 @@ def test_an_alarm_that_rings_again_takes_no_words_from_the_report(monkeypatch):
     report = report_on(kl_cell("while True: pass"))
     assert rung == [1] and report.status == "timed out"
     assert report.details == [("In your code:", "while True: pass")] and sys.stdout is stdout
+
+
+def test_a_limit_does_not_strike_where_a_library_is_put_back(monkeypatch):
+    """It strikes at once after that: what a kernel's run has changed in Triton nobody else would mend."""
+    done = []
+
+    @contextlib.contextmanager
+    def patched():
+        try:
+            yield
+        finally:
+            time.sleep(0.5)  # the time is up meanwhile
+            done.append("put back")
+
+    def use():
+        with patched():
+            pass
+        time.sleep(60)
+
+    monkeypatch.setattr("course_lib.exercise.check._WHOLE", {patched.__wrapped__.__code__})
+    start = time.monotonic()
+    with pytest.raises(TimeUp) as up, time_limit(0.1):
+        use()
+    assert done == ["put back"] and time.monotonic() - start < 30
+    assert up.value.places[0][0] == __file__
 
 
 def test_waiting_for_a_core_is_no_part_of_an_answers_time(monkeypatch):
