@@ -285,18 +285,19 @@ def constant(values: dict) -> dict:
 )
 def test_an_answer_is_graded_without_those_that_it_calls(name, earlier, folder, monkeypatch):
     """With the reference in the place of missing answers, which shows no value of it while the answer runs."""
-    ex, shown = find(name), []
+    ex, shown, kind = find(name), [], b"c"
     served = [*earlier, "factor_vae.discriminator_loss", "factor_vae.total_correlation_from_logits"]
     test = drawn(ex, SEED)
 
     def asked(message: dict):
-        shown.append((message["step"], reply := as_json(refer(b"c", as_json(message), served))))
+        shown.append((message["step"], reply := as_json(refer(kind, as_json(message), served))))
         return reply
 
     monkeypatch.setattr(inside, "ask", asked)
     answers.save_answer(ex, answer_cell(ex, ex.name))
     found = watched(ex, test, served)
     assert {step for step, _ in shown} == {"shapes"} and "data" not in json.dumps(shown)
+    kind = b"p"
     row = judge(ex, test, found, answers.answer_file(ex).read_text(), LIMITS, replay, served)
     assert row.passed and set(earlier) <= set(row.served), row
     wrong = {**found, "programs": [{k: constant({}) for k in x} for x in found["programs"]]}
