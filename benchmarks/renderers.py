@@ -25,6 +25,7 @@ from course_lib.datasets.shapes3d import render as render_shapes3d
 from course_lib.datasets.sprites import render as render_sprites
 from course_lib.experiments.elbo import train_vae
 from course_lib.models import VAE
+from course_lib.training import keep_freed_memory
 
 WANTED = 50_000  # images per second of the Shapes3D-like data set at 64x64 on 2 cores
 
@@ -79,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     torch.set_num_threads(parser.parse_args().threads)
+    keep_freed_memory()  # as in a training
     print(f"{torch.get_num_threads()} thread(s)\nrenderer         size     images/s")
     compare()
     print("\nVAE at 64x64, Shapes3D-like\nbatch  step ms  rendering ms    share")
