@@ -161,9 +161,8 @@ class _Recorder:
             hook = register_optimizer_step_pre_hook(self._prepare)
             try:
                 with waits() as found:
-                    values = _scalars(
-                        self.step(i)
-                    )  # their graph would keep alive what `_in_a_graph` looks for
+                    # Without their graph, which would keep alive what `_in_a_graph` looks for.
+                    values = _scalars(self.step(i))
             finally:
                 hook.remove()
             self.recordable = not found and not any(map(_in_a_graph, self.parameters))
