@@ -158,10 +158,10 @@ class HostNumbers(TorchFunctionMode):
         by_the_answer = (
             sys._getframe(1).f_code.co_filename == self.watch.file
         )  # modules may, once, when they are built
-        given = [(kwargs or {}).get(name) for name in ("data", "obj")]
-        source = next((x for x in given if x is not None), args[-1] if args else None)
-        if by_the_answer and func in _FROM_HOST and result.is_meta and not isinstance(source, Tensor):
-            self.watch.fail("made on the CPU")
+        if by_the_answer and func in _FROM_HOST and result.is_meta:
+            named = [x for name, x in (kwargs or {}).items() if name in ("data", "obj")]
+            if not isinstance([*args, *named][-1], Tensor):
+                self.watch.fail("made on the CPU")
         return result
 
 

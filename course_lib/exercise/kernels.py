@@ -300,22 +300,12 @@ class _Watch:
         self.trace.sectors += SECTOR * len(np.unique(wanted // SECTOR))
         return memory, places, mask
 
-    def own(self, memory: _Memory, places: Any, by: int) -> None:
-        """KernelError where another program has written there, unless both did by an atomic operation."""
-        before = memory.writer[places]
+    def apart(self, memory: _Memory, before: Any, by: int) -> None:
+        """KernelError where the programs `before` that wrote or loaded some numbers are others than `by`: on a GPU they may come later."""
         other = (before != NOWHERE) & (before != by)
         if other.any():
             raise KernelError(
                 "race", program=self.program, other=max(0, int(before[other][0])), name=memory.name
-            )
-
-    def alone(self, memory: _Memory, places: Any) -> None:
-        """KernelError where another program has loaded what this one writes: on a GPU it may come later."""
-        loaded = memory.loaded[places]
-        other = (loaded != NOWHERE) & (loaded != self.program)
-        if other.any():
-            raise KernelError(
-                "race", program=self.program, other=max(0, int(loaded[other][0])), name=memory.name
             )
 
     def create_masked_load(self, ptrs, mask, other, *_):  # what follows is for caches, and differs by version
@@ -327,12 +317,12 @@ class _Watch:
         nothing = np.nan if np.dtype(kind).kind == "f" and ptrs.data.size > 1 else 0
         values = np.broadcast_to(nothing if other is None else other.data, ptrs.data.shape).astype(kind)
         wanted = places[mask]
-        self.own(memory, wanted, self.program)
+        self.apart(memory, memory.writer[wanted], self.program)
         values[mask] = memory.numbers[wanted]
         memory.reader[wanted] = self.program
-        first = memory.loaded[wanted] == NOWHERE
+        before = memory.loaded[wanted]
         memory.loaded[wanted] = np.where(
-            first | (memory.loaded[wanted] == self.program), self.program, SEVERAL
+            (before == NOWHERE) | (before == self.program), self.program, SEVERAL
         )
         np.add.at(memory.reads, wanted, 1)
         self.trace.loaded += wanted.size * memory.like.element_size()
@@ -343,8 +333,8 @@ class _Watch:
 
         memory, places, mask = self.touch(ptrs.data, mask.data, "writes")
         wanted = places[mask]
-        self.own(memory, wanted, self.program)
-        self.alone(memory, wanted)
+        self.apart(memory, memory.writer[wanted], self.program)
+        self.apart(memory, memory.loaded[wanted], self.program)
         stored = np.broadcast_to(value.data, ptrs.data.shape)[mask].astype(memory.numbers.dtype)
         memory.numbers[wanted] = stored
         if not np.array_equal(
@@ -365,8 +355,8 @@ class _Watch:
                 "Of the atomic operations the course's interpreter knows tl.atomic_add."
             )
         wanted = places[mask]
-        self.own(memory, wanted, ATOMIC)
-        self.alone(memory, wanted)
+        self.apart(memory, memory.writer[wanted], ATOMIC)  # two atomic operations may meet
+        self.apart(memory, memory.loaded[wanted], self.program)
         before = np.zeros(ptr.data.shape, memory.numbers.dtype)
         before[mask] = memory.numbers[wanted]
         np.add.at(memory.numbers, wanted, np.broadcast_to(val.data, ptr.data.shape)[mask])
