@@ -375,16 +375,36 @@ def test_translations_into_labelled_domains_are_read(monkeypatch):
         assert torch.allclose(known, loss(*pairs[0]))
 
 
-def test_a_guess_is_trusted_where_it_is_sure_and_its_digit_is_not_taken_too_often():
-    share = torch.full((10,), 0.1)
-    digit, sure = experiments.guess(torch.eye(10)[[3, 7]] * torch.tensor([[20.0], [1.0]]), share)
-    assert digit.tolist() == [3, 7] and sure.tolist() == [1, 0]
-    assert share.sum().item() == pytest.approx(1) and share.argmax() == 3
-    often = torch.full((10,), 0.05)
-    often[3] = 0.55
-    logits = torch.tensor([[0.0] * 3 + [1.5] + [0.0] * 3 + [1.4] + [0.0] * 2])
-    assert experiments.guess(logits, torch.full((10,), 0.1))[0] == 3
-    assert experiments.guess(logits, often)[0] == 7
+def test_images_without_labels_are_numbered(domains):
+    drawn, votes = experiments.numbered(domains, 1)
+    assert drawn[0] is domains[0] and torch.equal(votes, torch.full_like(votes, 0.1))
+    assert torch.equal(torch.cat([y for _, y in drawn[1:]]), torch.arange(len(votes)))
+    assert all(a is b for (a, _), (b, _) in zip(drawn, domains, strict=True))
+    assert len(experiments.numbered(domains, 3)[1]) == 0
+
+
+def test_a_guess_is_trusted_where_many_votes_are_sure():
+    logits = 20 * torch.eye(10)[[3, 7]]
+    votes, rows = torch.full((30, 10), 0.1), torch.tensor([4, 9])
+    for visits in range(1, 30):
+        digit, sure = experiments.guess(logits, votes, rows)
+        once = 1 - 0.9 * (1 - experiments.NEW) ** visits  # a vote's share for its digit
+        assert digit.tolist() == [3, 7] and votes[4, 3].item() == pytest.approx(once, abs=1e-5)
+    assert sure.tolist() == [1, 1]
+    assert torch.equal(votes[5], torch.full((10,), 0.1))  # nobody voted
+    digit, sure = experiments.guess(logits.flip(0), votes, rows)  # a new mind, once
+    assert digit.tolist() == [3, 7] and sure.tolist() == [1, 1]
+    assert experiments.guess(logits, torch.full((30, 10), 0.1), rows)[1].tolist() == [0, 0]
+
+
+def test_no_digit_is_guessed_too_often():
+    logits = torch.tensor([[0.0] * 3 + [5.0] + [0.0] * 3 + [4.9] + [0.0] * 2])
+    even, often = torch.full((50, 10), 0.1), torch.full((50, 10), 0.05)
+    often[:, 3] = 0.55
+    for votes in (even, often):
+        votes[0] = 0.1
+    assert experiments.guess(logits, even, torch.tensor([0]))[0] == 3
+    assert experiments.guess(logits, often, torch.tensor([0]))[0] == 7
 
 
 def test_a_batch_has_the_domains_one_after_the_other(domains):
@@ -398,21 +418,20 @@ def weights(trained):
     return torch.cat([p.flatten() for p in trained.model.parameters()])
 
 
-def own_from_the_first(monkeypatch):
-    """Short trainings in which every guess counts; their readers are hardly trained."""
-    for name, value in (("OWN_FROM", 0.0), ("SURE", 0.0), ("READER_STEPS", 4)):
+def every_guess_counts(monkeypatch):
+    """And readers are hardly trained."""
+    for name, value in (("SURE", 0.0), ("READER_STEPS", 4)):
         monkeypatch.setattr(experiments, name, value)
 
 
-EVERYTHING = experiments.Recipe(steps=4, width=4, distort=1.0, own=100.0, read=100.0, keep=100.0, image=2.0)
+SHORT = experiments.Recipe(steps=4, width=4, own_from=0.0, read_from=0.0)
+EVERYTHING = dataclasses.replace(SHORT, distort=1.0, own=100.0, read=100.0, keep=100.0, image=2.0)
 
 
-@pytest.mark.parametrize(
-    "recipe", [experiments.Recipe(steps=4, width=4), EVERYTHING], ids=["game", "everything"]
-)
+@pytest.mark.parametrize("recipe", [SHORT, EVERYTHING], ids=["game", "everything"])
 def test_no_label_is_used_but_those_of_the_labelled_domains(domains, recipe, monkeypatch):
     """Shuffling those of the last domain changes not one weight; shuffling those of any other does."""
-    own_from_the_first(monkeypatch)
+    every_guess_counts(monkeypatch)
     found = weights(experiments.train(domains, 0, recipe))
     for i in range(len(domains)):
         changed = [(x, y.flip(0)) if i == j else (x, y) for j, (x, y) in enumerate(domains)]
@@ -421,19 +440,21 @@ def test_no_label_is_used_but_those_of_the_labelled_domains(domains, recipe, mon
 
 
 def test_each_part_of_a_recipe_changes_the_training(domains, monkeypatch):
-    own_from_the_first(monkeypatch)
+    every_guess_counts(monkeypatch)
     changes = [
         {"kl": 0.1},
         {"confusion": 0.0},
         {"distort": 1.0},
         {"read": 100.0},
+        {"read": 100.0, "read_from": 0.6},
         {"own": 100.0},
+        {"own": 100.0, "own_from": 0.6},
         {"keep": 100.0},
         {"image": 2.0},
         {"target": "inverted"},
         {"labelled": 1},
     ]
-    recipes = [experiments.Recipe(steps=4, width=4)]
+    recipes = [SHORT]
     recipes += [dataclasses.replace(recipes[0], **change) for change in changes]
     found = [weights(experiments.train(domains, 0, recipe)) for recipe in recipes]
     for a, b in itertools.combinations(found, 2):
@@ -676,12 +697,15 @@ def test_a_table_is_written_run_by_run_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_the_shipped_table_has_every_run():
+    groups = experiments.GROUPS
     found = {
-        (row["domains"], row["method"])
+        (row["domains"], row["method"], row["seed"])
         for row in experiments.read_table()
-        if row["steps"] == experiments.GROUPS[row["domains"]].recipe.steps
+        if row["steps"] == groups[row["domains"]].recipe.steps
     }
-    assert found == {*experiments.RUNS}
+    assert found == {
+        (name, method, i) for name, method in experiments.RUNS for i in range(groups[name].seeds)
+    }
 
 
 def test_codes_are_sampled_with_noise_from_a_generator_on_another_device():

@@ -484,7 +484,6 @@ def write_ufdn(
         "settings": {
             "latents": ufdn.LATENTS,
             "batch": f"{ufdn.BATCH} of each domain",
-            "Adam lr": ufdn.LR,
             "seed": ufdn.SEED,
             **{name: value for name, value in asdict(recipe).items() if name != "steps"},
         },
