@@ -98,13 +98,13 @@ def report() -> None:
 
 
 def report_ufdn() -> None:
-    """Lesson 06's comparison, three seeds each: trains what is missing in data/sweeps/ufdn.csv, and prints medians."""
+    """Lesson 06's comparison: trains what is missing in data/sweeps/ufdn.csv, and prints medians."""
     table = data_folder() / "sweeps/ufdn.csv"
     ufdn.write_table(table, device=pick_device())
     rows = ufdn.read_table(table)
     columns = dict.fromkeys(name for row in rows for name in row)  # a row leaves out what it has none of
     names = [name for name in columns if name not in ("domains", "method", "seed", "steps")]
-    print(f"{'medians of 3 seeds':<44}" + "".join(f"{name:>24}" for name in names))
+    print(f"{'medians of all seeds':<44}" + "".join(f"{name:>24}" for name in names))
     for run in ufdn.RUNS:
         same = [row for row in rows if (row["domains"], row["method"]) == run]
         values = [median(row[name] for row in same) if name in same[0] else math.nan for name in names]

@@ -385,16 +385,16 @@ def test_images_without_labels_are_numbered(domains):
 
 def test_a_guess_is_trusted_where_many_votes_are_sure():
     logits = 20 * torch.eye(10)[[3, 7]]
-    votes, rows = torch.full((30, 10), 0.1), torch.tensor([4, 9])
+    votes, rows = torch.full((9000, 10), 0.1), torch.tensor([4, 9])
     for visits in range(1, 30):
         digit, sure = experiments.guess(logits, votes, rows)
         once = 1 - 0.9 * (1 - experiments.NEW) ** visits  # a vote's share for its digit
         assert digit.tolist() == [3, 7] and votes[4, 3].item() == pytest.approx(once, abs=1e-5)
-    assert sure.tolist() == [1, 1]
+        assert sure.tolist() == [visits >= 15] * 2
     assert torch.equal(votes[5], torch.full((10,), 0.1))  # nobody voted
     digit, sure = experiments.guess(logits.flip(0), votes, rows)  # a new mind, once
     assert digit.tolist() == [3, 7] and sure.tolist() == [1, 1]
-    assert experiments.guess(logits, torch.full((30, 10), 0.1), rows)[1].tolist() == [0, 0]
+    assert experiments.guess(logits, torch.full((9000, 10), 0.1), rows)[1].tolist() == [0, 0]
 
 
 def test_no_digit_is_guessed_too_often():
@@ -449,6 +449,7 @@ def test_each_part_of_a_recipe_changes_the_training(domains, monkeypatch):
         {"read": 100.0, "read_from": 0.6},
         {"own": 100.0},
         {"own": 100.0, "own_from": 0.6},
+        {"lr": 1e-3},
         {"keep": 100.0},
         {"image": 2.0},
         {"target": "inverted"},
@@ -690,10 +691,23 @@ def test_a_table_is_written_run_by_run_and_goes_on(tmp_path, monkeypatch):
     assert [recipe.labelled for recipe in trained] == [1, 2]
     assert (trained[0].target, trained[0].code_at, trained[1].image) == ("inverted", "z", 2.0)
     assert all(0 <= row["domain probe"] <= 1 and 0 <= row["accuracy on optdigits"] <= 1 for row in rows)
-    assert "kept to" in rows[0] and "kept to" not in rows[2]
+    assert rows[0]["least kept"] == min(rows[0]["kept to"], rows[0]["kept from"])  # there are two ways
+    assert rows[1]["least kept"] <= min(rows[1]["kept to"], rows[1]["kept from"]) and "kept to" not in rows[2]
     before = table.read_text()
     experiments.write_table(table, (0,), steps=2)
     assert table.read_text() == before and len(trained) == 2
+
+
+def test_a_group_has_its_first_seeds_alone(tmp_path, monkeypatch):
+    small(monkeypatch)
+    runs = (("two", "source only"), ("three", "source only"))
+    monkeypatch.setattr(experiments, "RUNS", runs)
+    two = dataclasses.replace(experiments.GROUPS["two"], seeds=1)
+    monkeypatch.setattr(experiments, "GROUPS", experiments.GROUPS | {"two": two})
+    untrained_readers(monkeypatch)
+    experiments.write_table(tmp_path / "ufdn.csv", range(2), steps=1)
+    rows = experiments.read_table(tmp_path / "ufdn.csv")
+    assert [(row["domains"], row["seed"]) for row in rows] == [("two", 0), ("three", 0), ("three", 1)]
 
 
 def test_the_shipped_table_has_every_run():

@@ -169,7 +169,7 @@ def distort(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 # ------------------------------------------------------------------ training
 
 LR, PENALTY_WEIGHT = 2e-3, 10.0
-SURE, NEW = 0.8, 0.1  # of `guess`
+SURE, NEW = 0.8, 0.1  # of `guess`: the share of votes from which on it is sure, and the weight of a new vote
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Recipe:
     looks  the number of backgrounds of each of mnist_m's digits, see `load_domains`.
     distort strength of the distortion of images that are classified beside the images as they are. 0: none are.
     own    of the cross-entropy of unlabelled images with the classifier's own sure guesses, see `guess`; from `own_from` of the
-           steps on. This is self-training.
+           steps on. This is self-training. No guess is sure before its image was drawn some 15 times.
     read   of the cross-entropy of translations into a labelled domain: a reader of its digits, which was trained before and
            stays as it is, shall read the digit that was translated. Where that is unknown, its own guess is taken as above.
            From `read_from` of the steps on.
@@ -206,7 +206,7 @@ class Recipe:
     image: float = 0.0
     target: str = "uniform"
     code_at: str = "maps"
-    lr: float = LR
+    lr: float = LR  # of the model and its classifier
     critic_lr: float = LR  # of the critic of domains
 
     def __post_init__(self):
@@ -331,8 +331,9 @@ def guess(logits: Tensor, votes: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The digits (B,) that images most likely show, and where that is sure: 1 or 0, (B,).
 
     votes (N, 10), running means of a classifier's probabilities of each image, move on in `rows` (B,) by the new logits (B, 10):
-    in a game a classifier errs now here, now there, and one that was sure for long is mostly right (Laine and Aila, 2017,
-    https://arxiv.org/abs/1610.02242). They are divided by each digit's share: none shall take in another one.
+    in a game a classifier errs now here, now there, and what it has said for long is mostly right (Laine and Aila, 2017,
+    https://arxiv.org/abs/1610.02242). They start even; an image that is drawn twice votes once. They are divided by each
+    digit's share of all votes, so that no digit swallows another.
     """
     votes[rows] = votes[rows].lerp(logits.softmax(1), NEW)
     p = votes[rows] / (CLASSES * votes.mean(0)).clamp(min=0.2)
@@ -549,7 +550,7 @@ def train_supervised(domains: list[Labelled], seed: int, recipe: Recipe) -> Trai
         classifier = nn.Linear(LATENTS, CLASSES).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     parameters = [*model.encoder.parameters(), *classifier.parameters()]
-    optimiser = torch.optim.Adam(parameters, LR, betas=(0.5, 0.99), fused=True)
+    optimiser = torch.optim.Adam(parameters, recipe.lr, betas=(0.5, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: falling(i, recipe.steps))
 
     def step(i: int) -> dict[str, Tensor]:
