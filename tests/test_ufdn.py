@@ -455,8 +455,7 @@ def test_each_part_of_a_recipe_changes_the_training(domains, monkeypatch):
         {"target": "inverted"},
         {"labelled": 1},
     ]
-    recipes = [SHORT]
-    recipes += [dataclasses.replace(recipes[0], **change) for change in changes]
+    recipes = [SHORT, *(dataclasses.replace(SHORT, **change) for change in changes)]
     found = [weights(experiments.train(domains, 0, recipe)) for recipe in recipes]
     for a, b in itertools.combinations(found, 2):
         assert not torch.equal(a, b)

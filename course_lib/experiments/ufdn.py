@@ -694,7 +694,7 @@ RUNS = (
 @whole_trainings()
 def write_table(
     table: Path,
-    seeds: Iterable[int] = range(5),
+    seeds: Iterable[int] = range(max(group.seeds for group in GROUPS.values())),
     steps: int | None = None,
     device: torch.device | str = "cpu",
 ) -> None:
@@ -705,11 +705,11 @@ def write_table(
     judges = {LARGE.size: load(device)[1]}
     for seed in seeds:
         for name, method in RUNS:
-            rows, group = read_table(table), GROUPS[name]
-            if seed >= group.seeds:
-                continue
+            group = GROUPS[name]
             key = {"domains": name, "method": method, "seed": seed, "steps": steps or group.recipe.steps}
-            if any(all(row[k] == v for k, v in key.items()) for row in rows):
+            if seed >= group.seeds or any(
+                all(row[k] == v for k, v in key.items()) for row in read_table(table)
+            ):
                 continue
             recipe = replace(group.recipe, steps=key["steps"], **VARIANTS.get(method, {}))
             domains = load_domains(group.names, "train", IMAGES, device, recipe.size, recipe.looks)
