@@ -237,6 +237,7 @@ def sweep_figure(rows: list[dict]) -> Figure:
 
 def _draw_runs(ax: Axes, runs: list[dict], score: str, colour: str) -> None:
     """One method's runs as dots, and the medians of its weights joined."""
+    from matplotlib.patheffects import withStroke
 
     def places(rows: list[dict]) -> list[list[float]]:
         return [[row[name] for row in rows] for name in ("reconstruction (nats)", score)]
@@ -246,5 +247,6 @@ def _draw_runs(ax: Axes, runs: list[dict], score: str, colour: str) -> None:
     ax.plot(*places(medians), "o-", color=colour, markersize=7, label=runs[0]["method"])
     for row, x, y in zip(medians, *places(medians), strict=True):
         if row["method"] != "VAE":
-            beside = {"xytext": (3, 5), "textcoords": "offset points"}
-            ax.annotate(f"{row['weight']:g}", (x, y), **beside, fontsize=9, color=colour)
+            beside = {"xytext": (3, 5), "textcoords": "offset points", "zorder": 5}  # on other methods' dots
+            halo = [withStroke(linewidth=2, foreground="white")]
+            ax.annotate(f"{row['weight']:g}", (x, y), **beside, fontsize=9, color=colour, path_effects=halo)
