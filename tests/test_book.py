@@ -355,6 +355,17 @@ def test_a_docstring_is_text_and_not_markup():
     assert reference.prose("a\nb `c\nd`\ne", {}) == "a b `c d` e"
 
 
+def test_sphinx_can_read_every_signature(tmp_path):
+    from sphinx.util.inspect import signature_from_str
+
+    reference.write_reference(tmp_path, pages.read_bibliography(), instructor=True)
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "reference").glob("*.md")]
+    found = [line for text in texts for line in re.findall(r"^`+\{py:\w+\} \w+(\(.*)$", text, re.M)]
+    assert len(found) > 200
+    for line in found:
+        signature_from_str(line)  # it raises where a default is a loop, say
+
+
 def test_wrong_options_are_explained(tmp_path):
     options = ["book", "-o", str(tmp_path / "site"), "--repository", "https://github.com/me/course"]
     done = CliRunner().invoke(cli.app, options)

@@ -669,6 +669,7 @@ GROUPS = {
     "authors' settings": Group(DOMAINS, AUTHORS),
     "large": Group(DOMAINS, LARGE, seeds=5),
 }
+SEEDS = range(max(group.seeds for group in GROUPS.values()))
 VARIANTS = {  # what differs from UFDN's recipe
     "UFDN": {},
     "inverted target": {"target": "inverted"},
@@ -694,7 +695,7 @@ RUNS = (
 @whole_trainings()
 def write_table(
     table: Path,
-    seeds: Iterable[int] = range(max(group.seeds for group in GROUPS.values())),
+    seeds: Iterable[int] = SEEDS,
     steps: int | None = None,
     device: torch.device | str = "cpu",
 ) -> None:
