@@ -19,10 +19,10 @@ NUMBERS = {
 
 def main() -> None:
     rows = read_sweep(data_folder() / "sweeps" / "sprites.csv")
-    print(f"{'':<12}{'weight':>7}{'runs':>6}" + "".join(f"{name:>26}" for name in NUMBERS))
+    print(f"{'':<21}{'weight':>7}{'runs':>6}" + "".join(f"{name:>26}" for name in NUMBERS))
     for row in sweep_medians(rows):
         values = "".join(f"{row[name]:>26{kind}}" for name, kind in NUMBERS.items())
-        print(f"{row['method']:<12}{row['weight']:>7g}{row['runs']:>6}{values}")
+        print(f"{row['method']:<21}{row['weight']:>7g}{row['runs']:>6}{values}")
     for method, score in PUBLISHED.items():
         print(f"published, {method}, 64×64, 300,000 steps: FactorVAE score {score}")
     print()

@@ -25,6 +25,7 @@ PALETTE = {  # the same colour for the same method in every lesson
     "VAE": COLOURS[0],
     "beta-VAE": COLOURS[3],
     "beta-TCVAE": COLOURS[2],
+    "beta-TCVAE, in turns": COLOURS[4],
     "FactorVAE": COLOURS[1],
     "Ada-GVAE": COLOURS[4],
     "critic": COLOURS[1],

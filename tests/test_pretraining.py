@@ -27,6 +27,7 @@ SMALL = {
     "beta_tcvae": pretraining.Recipe("beta-TCVAE", 6.0, batch=4),
     "factor_vae": pretraining.Recipe("FactorVAE", 35.0, batch=4, width=8, layers=2, discriminator_steps=2),
     "scenes": pretraining.Recipe("beta-TCVAE", 4.0, data="scenes", batch=4),
+    "in_turns": pretraining.Recipe("beta-TCVAE", 4.0, batch=4, turns=pretraining.Turns(1, 2, 3, 8.0, 1)),
 }
 
 
@@ -326,6 +327,52 @@ def test_each_pixel_counts_as_often_as_the_recipe_says(method):
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
+TURNS = pretraining.Turns(early=1, late=3, opened=6, weight=8.0, free=4)
+
+
+def in_turns(updates: int) -> pretraining.Training:
+    """A training whose next losses are those of that step."""
+    training = pretraining.Training(pretraining.Recipe("beta-TCVAE", 4.0, times=4, batch=4, turns=TURNS))
+    training.updates.fill_(updates)
+    return training
+
+
+@pytest.mark.parametrize("updates, open_", [(1, 1), (6, 1), (7, 4), (99, 4)])
+def test_a_closed_latent_is_the_prior_for_every_image_and_no_pixel_depends_on_it(updates, open_):
+    training = in_turns(updates)
+    x = training.draw(4, torch.Generator().manual_seed(0))
+    vae = training.players.vae
+    mean, log_var = vae.encode(x)
+    z = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    training._loss(x, vae.decode(z), mean, log_var, z, 4.0).backward()
+    gradients = (
+        *training.vae.encoder.head[-1].weight.grad.view(2, 4, -1),
+        training.vae.decoder.head[0].weight.grad.T,
+    )
+    for latent in range(4):
+        other = z.clone()
+        other[:, latent] += 1
+        moves = not torch.equal(vae.decode(z), vae.decode(other))
+        found = [
+            moves,
+            *(g[:, latent].all().item() for g in (mean, log_var)),
+            *(g[latent].any().item() for g in gradients),
+        ]
+        assert found == 6 * [latent < open_], latent
+
+
+@pytest.mark.parametrize(
+    "updates, weight, free",
+    [(1, 8, 1), (6, 8, 1), (7, 4, 1), (10, 4, 1), (11, 4, 0.75), (14, 4, 0), (99, 4, 0)],
+)
+def test_late_latents_cost_nothing_at_first_and_less_pressure_comes_with_them(updates, weight, free):
+    training, generator = in_turns(updates), torch.Generator().manual_seed(0)
+    mean, log_var = torch.randn(2, 5, 4, generator=generator)
+    late = 0.5 * (mean**2 + log_var.exp() - log_var - 1)[:, TURNS.early :].sum(1).mean()
+    torch.testing.assert_close(training._spared(mean, log_var), free * late)
+    assert training.weight() == weight
+
+
 @pytest.mark.parametrize("multiplies", [True, False])
 def test_a_discriminator_is_in_bfloat16_where_the_processor_is_fast_in_it(multiplies, monkeypatch):
     monkeypatch.setattr(pretraining, "multiplies_bfloat16", lambda: multiplies)
@@ -450,7 +497,7 @@ def test_all_images_kept_are_all_images_drawn():
 
 def test_the_sweep_has_four_methods_four_weights_three_seeds():
     recipes = pretraining.sweep_recipes()
-    assert len({r.name for r in recipes}) == len(recipes) == 3 * (1 + 4 + 4 + 4)
+    assert len({r.name for r in recipes}) == len(recipes) == 3 * (1 + 4 + 4 + 4 + 1)
     assert {r.method for r in recipes} == {r.method for r in pretraining.RECIPES.values()}
 
 
@@ -478,6 +525,14 @@ def test_a_sweep_writes_a_row_for_each_run_and_does_none_twice(two_runs, tmp_pat
             ("VAE", 1, 3, 0.25),
             ("FactorVAE", 35, 3, 0.25),
         ]
+
+
+@pytest.mark.parametrize("steps, methods", [(3, ["VAE"]), (4, ["VAE", "beta-TCVAE, in turns"])])
+def test_a_sweep_has_latents_in_turns_where_both_turns_come(steps, methods, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "sweep_recipes", lambda: [SMALL["in_turns"], SMALL["vae"]])
+    pretraining.sweep(steps, tmp_path, tmp_path / "sprites.csv")
+    rows = pretraining.read_sweep(tmp_path / "sprites.csv")
+    assert [r["method"] for r in rows] == methods
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(two_runs, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_settings
@@ -49,6 +50,21 @@ DATA = {"sprites": (Sprites, 1, "dSprites"), "scenes": (Shapes3D, 3, "Shapes3D-l
 
 
 @dataclass(frozen=True)
+class Turns:
+    """Latents in two turns: a few settle on a factor each, alone, and only then do the others see what is left.
+
+    Until it opens a latent is the prior for every image. Jeong and Song (2019), https://arxiv.org/abs/1905.09432, open
+    theirs one by one.
+    """
+
+    early: int = 3  # latents that are open from the start on
+    late: int = 2  # latents that open after step `opened`
+    opened: int = 10_000
+    weight: float = 8.0  # beta until then
+    free: int = 2000  # steps from then on in which the KL of the late ones costs nothing; it costs in full after as many more
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How one VAE is trained. `weight` is beta, or FactorVAE's gamma."""
 
@@ -68,23 +84,35 @@ class Recipe:
     discriminator_steps: int = 5  # updates for each of the VAE
     warm_up: int = 0  # steps in which the weight grows from the plain VAE's
     settle: int = 0  # the step from which on Kim and Mnih's batch and learning rate hold; 0: never
+    turns: Turns | None = None
+
+    @property
+    def title(self) -> str:
+        """The method, as tables and figures name it."""
+        return f"{self.method}, in turns" if self.turns else self.method
+
+    @property
+    def latents(self) -> int:
+        return self.turns.early + self.turns.late if self.turns else LATENTS
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.weight:g}-seed{self.seed}".lower()
+        return f"{self.title}-{self.weight:g}-seed{self.seed}".lower().replace(", in ", "-")
 
     def settings(self) -> dict:
         """What a card says of it."""
         adversarial = self.method == "FactorVAE"
         found = {
             "gamma" if adversarial else "beta": self.weight,
-            "latents": LATENTS,
+            "latents": self.latents,
             **({"each pixel counts": self.times} if self.times != 1 else {}),
             "batch": self.batch,
             "Adam lr": self.lr,
             **({"steps until the full weight": self.warm_up} if self.warm_up else {}),
             "seed": self.seed,
         }
+        if self.turns:
+            found["in turns"] = asdict(self.turns)
         if self.settle:
             found[f"from step {self.settle:,}"] = {"batch": SETTLED["batch"], "Adam lr": SETTLED["lr"]}
         if adversarial:
@@ -110,6 +138,7 @@ WEIGHTS = {  # by method, the most telling first, so that an unfinished sweep sh
     "FactorVAE": (35.0, 20.0, 50.0, 10.0),
     "beta-TCVAE": (4.0, 6.0, 2.0, 12.0),
     "beta-VAE": (4.0, 8.0, 2.0, 16.0),
+    "beta-TCVAE, in turns": (4.0,),
 }
 # A pixel of 32×32 counts four times, so that a weight means what it means in the papers, whose images are 64×64.
 # A total correlation is estimated from a batch, which is larger where it is penalised. A large beta from the first step on
@@ -118,6 +147,7 @@ _METHODS = {
     "VAE": {"batch": 64},
     "beta-VAE": {"batch": 64, "warm_up": 5000},
     "beta-TCVAE": {"batch": 256, "warm_up": 5000},
+    "beta-TCVAE, in turns": {"batch": 256, "turns": Turns()},
     "FactorVAE": {
         "batch": 256,
         "lr": 5e-4,
@@ -129,9 +159,9 @@ _METHODS = {
 }
 
 
-def _swept(method: str, weight: float, seed: int, **more: int) -> Recipe:
+def _swept(title: str, weight: float, seed: int, **more: int) -> Recipe:
     """A run of the sweep."""
-    return Recipe(method, weight, seed, times=4, **_METHODS[method], **more)
+    return Recipe(title.partition(",")[0], weight, seed, times=4, **_METHODS[title], **more)
 
 
 STEPS = 60_000
@@ -157,21 +187,22 @@ class Repeated(nn.Module):
     With times = 4 they mean what they mean in the papers.
     """
 
-    def __init__(self, vae: VAE, times: int):
+    def __init__(self, vae: VAE, times: int, is_open: Callable[[], Tensor] | None = None):
         super().__init__()
-        self.encoder, self.decoder, self.times = vae.encoder, vae.decoder, times
+        self.encoder, self.decoder, self.times, self.is_open = vae.encoder, vae.decoder, times, is_open
 
     def show(self, x: Tensor) -> Tensor:
         """x (B, C, S, S) to (B, times · C, S, S)."""
         return x.repeat(1, self.times, 1, 1)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, times · C, S, S) to mean (B, D), log_var (B, D), by its first copy."""
-        return self.encoder(x[:, : self.encoder.shape[0]])
+        """x (B, times · C, S, S) to mean (B, D), log_var (B, D), by its first copy; of a closed latent both are 0."""
+        mean, log_var = self.encoder(x[:, : self.encoder.shape[0]])
+        return (mean * self.is_open(), log_var * self.is_open()) if self.is_open else (mean, log_var)
 
     def decode(self, z: Tensor) -> Tensor:
-        """z (B, D) to logits (B, times · C, S, S)."""
-        return self.show(self.decoder(z))
+        """z (B, D) to logits (B, times · C, S, S), which do not depend on closed latents."""
+        return self.show(self.decoder(z * self.is_open() if self.is_open else z))
 
 
 class Coarse(nn.Sequential):
@@ -195,12 +226,12 @@ class Training:
         kind, self.channels, self.title = DATA[recipe.data]
         self.data = data or kind(recipe.size, device=device)  # several trainings may share one
         with seeded(recipe.seed):
-            self.vae = VAE(LATENTS, recipe.size, self.channels).to(device)
-            layers = factor_vae.make_discriminator(LATENTS, recipe.width, recipe.layers)
+            self.vae = VAE(recipe.latents, recipe.size, self.channels).to(device)
+            layers = factor_vae.make_discriminator(recipe.latents, recipe.width, recipe.layers)
         discriminator = Coarse(*layers).to(device)  # most of a FactorVAE's time is its products
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
         self.players = Players(
-            Repeated(self.vae, recipe.times),
+            Repeated(self.vae, recipe.times, self.open_latents if recipe.turns else None),
             discriminator,
             torch.optim.Adam(self.vae.parameters(), lr=recipe.lr, fused=True),
             torch.optim.Adam(
@@ -239,19 +270,35 @@ class Training:
 
     def weight(self) -> float | Tensor:
         """Beta or gamma at this step."""
-        recipe = self.recipe
+        recipe, turns = self.recipe, self.recipe.turns
+        if turns:
+            return recipe.weight + (turns.weight - recipe.weight) * (self.updates <= turns.opened)
         if not recipe.warm_up:
             return recipe.weight
         plain = 0.0 if recipe.method == "FactorVAE" else 1.0
         return plain + (recipe.weight - plain) * (self.updates / recipe.warm_up).clamp(max=1)
+
+    def open_latents(self) -> Tensor:
+        """(D,): 1 for a latent that is open in the step that is under way, else 0."""
+        turns = self.recipe.turns
+        late = torch.arange(self.recipe.latents, device=self.device) >= turns.early
+        return 1 - (late & (self.updates <= turns.opened)).float()
 
     def _loss(
         self, x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor, z: Tensor, weight: float | Tensor
     ) -> Tensor:
         if self.recipe.method == "beta-TCVAE":
             n = len(self.data)
-            return beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=weight)
-        return beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=weight)
+            loss = beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=weight)
+        else:
+            loss = beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=weight)
+        return loss - self._spared(mean, log_var) if self.recipe.turns else loss
+
+    def _spared(self, mean: Tensor, log_var: Tensor) -> Tensor:
+        """What the KL of the late latents would cost soon after they have opened."""
+        turns = self.recipe.turns
+        free = (2 - (self.updates - turns.opened) / turns.free).clamp(0, 1)  # the share that costs nothing
+        return free * elbo.gaussian_kl(mean[:, turns.early :], log_var[:, turns.early :]).mean()
 
     def advance(self, steps: int) -> bool:
         """Train for so many steps; False where the user interrupted."""
@@ -295,8 +342,8 @@ class Training:
         """What was done so far, without the metrics."""
         size = self.recipe.size
         return {
-            "method": self.recipe.method,
-            "network": {"latents": LATENTS, "size": size, "channels": self.channels},
+            "method": self.recipe.title,
+            "network": {"latents": self.recipe.latents, "size": size, "channels": self.channels},
             "data": f"{self.title}, {len(self.data):,} images of {size}×{size}, rendered",
             "settings": self.recipe.settings(),
             "steps": self.steps,
@@ -524,17 +571,19 @@ def sweep_recipes() -> list[Recipe]:
 def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | str = "cpu") -> None:
     """Train every run of the sweep to `steps` steps and write its row into `table`, a CSV; an interrupted call's next one goes on.
 
-    A run that is in the table with as many steps is done; one that another process trains is passed over.
+    A run that is in the table with as many steps is done; one that another process trains is passed over. Latents in
+    turns are left out where there are no steps for the second turn.
     FloatingPointError names those that diverged when all others have their rows.
     """
     diverged = []
+    recipes = [r for r in sweep_recipes() if not r.turns or steps > r.turns.opened]
     if torch.device(device).type == "cuda":
-        todo = [recipe for recipe in sweep_recipes() if not _is_done(table, recipe, steps)]
+        todo = [recipe for recipe in recipes if not _is_done(table, recipe, steps)]
         data = Sprites(Recipe.size, device=device).keep()
         states = [state_folder / f"{recipe.name}.pt" for recipe in todo]
         with suppress(FloatingPointError):  # found again below
             train_together([Training(recipe, device, data) for recipe in todo], steps, states)
-    for recipe in sweep_recipes():
+    for recipe in recipes:
         with claim(state_folder / f"{recipe.name}.lock") as free:
             if not free or _is_done(table, recipe, steps):
                 continue
@@ -544,7 +593,7 @@ def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | st
             except FloatingPointError as error:
                 diverged.append(f"{recipe.name}: {error}")
                 continue
-            row = dict(method=recipe.method, weight=recipe.weight, seed=recipe.seed, steps=steps)
+            row = dict(method=recipe.title, weight=recipe.weight, seed=recipe.seed, steps=steps)
             row |= {"seconds": round(training.seconds), "machine": checkpoints.machine(device)}
             row |= measure(training.vae, training.data, samples=1024)
             add_rows(table, [row], TEXTS, _place, factor_vae.SETTING)
@@ -561,7 +610,7 @@ def read_sweep(table: Path) -> list[dict]:
 
 
 def _is_done(table: Path, recipe: Recipe, steps: int) -> bool:
-    key = (recipe.method, recipe.weight, recipe.seed, steps)
+    key = (recipe.title, recipe.weight, recipe.seed, steps)
     return any((r["method"], r["weight"], r["seed"], r["steps"]) == key for r in read_sweep(table))
 
 
