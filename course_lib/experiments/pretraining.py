@@ -97,7 +97,8 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        return f"{self.title}-{self.weight:g}-seed{self.seed}".lower().replace(", in ", "-")
+        turns = "-turns" if self.turns else ""
+        return f"{self.method}{turns}-{self.weight:g}-seed{self.seed}".lower()
 
     def settings(self) -> dict:
         """What a card says of it."""
@@ -198,7 +199,10 @@ class Repeated(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, times · C, S, S) to mean (B, D), log_var (B, D), by its first copy; of a closed latent both are 0."""
         mean, log_var = self.encoder(x[:, : self.encoder.shape[0]])
-        return (mean * self.is_open(), log_var * self.is_open()) if self.is_open else (mean, log_var)
+        if self.is_open:
+            is_open = self.is_open()
+            mean, log_var = mean * is_open, log_var * is_open
+        return mean, log_var
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) to logits (B, times · C, S, S), which do not depend on closed latents."""
