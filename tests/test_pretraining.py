@@ -17,6 +17,7 @@ from course_lib.experiments.what_it_takes import KEPT
 from course_lib.files import data_folder
 from course_lib.lessons import elbo
 from course_lib.models import VAE
+from course_lib.training import seeded
 
 pytestmark = pytest.mark.usefixtures("on_solutions")
 
@@ -370,7 +371,21 @@ def test_late_latents_cost_nothing_at_first_and_less_pressure_comes_with_them(up
     mean, log_var = torch.randn(2, 5, 4, generator=generator)
     late = 0.5 * (mean**2 + log_var.exp() - log_var - 1)[:, TURNS.early :].sum(1).mean()
     torch.testing.assert_close(training._spared(mean, log_var), free * late)
+    training.updates -= 1  # a step asks for its weight before it is counted
     assert training.weight() == weight
+
+
+def test_late_latents_speak_up_and_early_ones_are_as_pytorch_draws_them():
+    """Heads: two rows (mean, log variance) of the encoder's for each latent, one column of the decoder's."""
+    turns = pretraining.Turns(early=1, late=2, loud=3.0, narrow=-2.0)
+    training = pretraining.Training(pretraining.Recipe("beta-TCVAE", 4.0, seed=5, batch=4, turns=turns))
+    with seeded(5):
+        drawn = VAE(3, 32, 1)
+    last, first = drawn.encoder.head[-1], drawn.decoder.head[0]
+    last.weight.data[[1, 2, 4, 5]] *= 3
+    last.bias.data[[1, 2, 4, 5]] = torch.tensor([0.0, 0.0, -2.0, -2.0])
+    first.weight.data[:, 1:] *= 3
+    torch.testing.assert_close(training.vae.state_dict(), drawn.state_dict())
 
 
 @pytest.mark.parametrize("multiplies", [True, False])

@@ -58,10 +58,12 @@ class Turns:
     """
 
     early: int = 3  # latents that are open from the start on
-    late: int = 2  # latents that open after step `opened`
+    late: int = 3  # latents that open after step `opened`
     opened: int = 10_000
     weight: float = 8.0  # beta until then
-    free: int = 2000  # steps from then on in which the KL of the late ones costs nothing; it costs in full after as many more
+    free: int = 3000  # steps from then on in which the KL of the late ones costs nothing; it costs in full after as many more
+    loud: float = 2.0  # the late ones' first weights, in PyTorch's: with these one more goes off
+    narrow: float = -3.0  # the log variance of their posteriors at first, but for what these weights add
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,8 @@ class Training:
         self.data = data or kind(recipe.size, device=device)  # several trainings may share one
         with seeded(recipe.seed):
             self.vae = VAE(recipe.latents, recipe.size, self.channels).to(device)
+            if recipe.turns:
+                _speak_up(self.vae, recipe.turns)
             layers = factor_vae.make_discriminator(recipe.latents, recipe.width, recipe.layers)
         discriminator = Coarse(*layers).to(device)  # most of a FactorVAE's time is its products
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
@@ -276,7 +280,7 @@ class Training:
         """Beta or gamma at this step."""
         recipe, turns = self.recipe, self.recipe.turns
         if turns:
-            return recipe.weight + (turns.weight - recipe.weight) * (self.updates <= turns.opened)
+            return recipe.weight + (turns.weight - recipe.weight) * (self.updates < turns.opened)
         if not recipe.warm_up:
             return recipe.weight
         plain = 0.0 if recipe.method == "FactorVAE" else 1.0
@@ -354,6 +358,17 @@ class Training:
             "seconds": round(self.seconds),
             "machine": checkpoints.machine(self.device),
         }
+
+
+@torch.no_grad()
+def _speak_up(vae: VAE, turns: Turns) -> None:
+    """First weights of the late latents with which the decoder hears them at once; while they are closed nothing moves these."""
+    last, first = vae.encoder.head[-1], vae.decoder.head[0]
+    late = slice(turns.early, None)
+    weight, bias = (p.unflatten(0, (2, -1)) for p in (last.weight, last.bias))  # of means, of log variances
+    weight[:, late] *= turns.loud
+    bias[0, late], bias[1, late] = 0, turns.narrow
+    first.weight[:, late] *= turns.loud
 
 
 def resume(training: Training, state: Path, steps: int) -> None:
