@@ -20,7 +20,7 @@ from course_lib.files import data_folder, replace
 from course_lib.models import VAE
 from course_lib.training import seeded
 
-VAES = ("vae", "beta_vae", "beta_tcvae", "factor_vae")
+VAES = ("vae", "beta_vae", "beta_tcvae", "beta_tcvae_in_turns", "factor_vae")
 PAIRS = ("ada_gvae", "scenes_beta_vae")  # which `course pretrain --pairs` makes
 SHOWN = (  # in `table`, of a card's metrics
     "reconstruction (nats)",

@@ -12,6 +12,7 @@ from course_lib.cli import app
 from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
 from course_lib.experiments import pretraining
+from course_lib.experiments.beta_vae import information_matrix
 from course_lib.experiments.elbo import forward
 from course_lib.experiments.what_it_takes import KEPT
 from course_lib.files import data_folder
@@ -54,7 +55,7 @@ def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
     """On a small sample, within four standard errors of it (MIG: within its bias and spread at 4,000 points)."""
     checkpoint = checkpoints.load(name)
     card, found = checkpoint.card, checkpoint.card["metrics"]
-    assert card["method"] == pretraining.RECIPES[name].method and card["steps"] > 0
+    assert card["method"] == pretraining.RECIPES[name].title and card["steps"] > 0
     generator = torch.Generator().manual_seed(123)
     x, factors = sprites.sample(768, generator)
     x, logits, mean, log_var, _ = forward(checkpoint.network, x, generator)
@@ -65,6 +66,29 @@ def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
     for values, name in ((cross_entropy, "reconstruction (nats)"), (kl, "KL (nats)")):
         assert abs(values.mean() - found[name]) < 4 * values.std() / len(values) ** 0.5
     assert metrics.mutual_information_gap(mean, factors) == pytest.approx(found["MIG"], abs=0.1)
+
+
+def test_the_latents_in_turns_are_y_x_size_and_a_ring_of_shape_and_angle(sprites):
+    """What lesson 04 says of this checkpoint."""
+    network = checkpoints.load("beta_tcvae_in_turns").network
+    x, factors = sprites.sample(4000, torch.Generator().manual_seed(5))
+    mean, _ = network.encode(x)
+    information, entropy = information_matrix(mean, factors)
+    share = information / entropy
+    best = share.max(0)
+    assert best.values[[1, 3, 4]].min() > 0.5 and len({*best.indices[[1, 3, 4]].tolist()}) == 3
+
+    ring = [
+        j for j in share[:, 0].argsort(descending=True).tolist() if j not in best.indices[[1, 3, 4]].tolist()
+    ][:2]
+    ellipse = factors[:, 0] == 1
+    plane = mean[:, ring] - mean[ellipse][:, ring].mean(0)
+    radius = plane.norm(dim=1)
+    assert radius[ellipse].quantile(0.05) > radius[~ellipse].quantile(0.95)
+    phase = torch.complex(*plane[ellipse].T).angle()
+    half_turns = 2 * 2 * torch.pi / 39 * factors[ellipse, 2]  # an ellipse is itself again after half a turn
+    follows = [torch.polar(torch.ones_like(phase), phase + s * half_turns).mean().abs() for s in (1, -1)]
+    assert max(follows) > 0.9
 
 
 def test_the_folder_holds_the_recipes_and_is_small():
@@ -78,7 +102,7 @@ def test_the_folder_holds_the_recipes_and_is_small():
 def test_a_checkpoint_is_the_median_seed_of_its_runs_in_the_sweep():
     rows = pretraining.read_sweep(data_folder() / "sweeps" / "sprites.csv")
     for name, recipe in pretraining.RECIPES.items():
-        runs = [r for r in rows if (r["method"], r["weight"]) == (recipe.method, recipe.weight)]
+        runs = [r for r in rows if (r["method"], r["weight"]) == (recipe.title, recipe.weight)]
         ranked = sorted(runs, key=lambda r: r["DCI disentanglement"])
         assert len(runs) == 3 and ranked[1]["seed"] == recipe.seed, name
         settings = checkpoints.load(name).card["settings"]

@@ -172,6 +172,7 @@ RECIPES = {  # of data/checkpoints: runs of the sweep that are trained on; of th
     "vae": _swept("VAE", 1.0, 2, settle=SWEEP_STEPS),
     "beta_vae": _swept("beta-VAE", 4.0, 1, settle=SWEEP_STEPS),
     "beta_tcvae": _swept("beta-TCVAE", 6.0, 1, settle=SWEEP_STEPS),
+    "beta_tcvae_in_turns": _swept("beta-TCVAE, in turns", 4.0, 1, settle=SWEEP_STEPS),
     "factor_vae": _swept("FactorVAE", 20.0, 0, settle=SWEEP_STEPS),
 }
 # Scenes in colour, all 480,000 of 32×32: trained by name only. data/README.md has what they gave.
