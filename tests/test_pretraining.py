@@ -70,9 +70,10 @@ def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
 
 def test_the_latents_in_turns_are_y_x_size_and_a_ring_of_shape_and_angle(sprites):
     """What lesson 04 says of this checkpoint."""
-    network = checkpoints.load("beta_tcvae_in_turns").network
+    checkpoint = checkpoints.load("beta_tcvae_in_turns")
     x, factors = sprites.sample(4000, torch.Generator().manual_seed(5))
-    mean, _ = network.encode(x)
+    mean, _ = checkpoint.network.encode(x)
+    assert (mean.var(0) >= 0.05).sum() == checkpoint.card["metrics"]["active latents"] == 5
     information, entropy = information_matrix(mean, factors)
     share = information / entropy
     best = share.max(0)
@@ -85,6 +86,7 @@ def test_the_latents_in_turns_are_y_x_size_and_a_ring_of_shape_and_angle(sprites
     plane = mean[:, ring] - mean[ellipse][:, ring].mean(0)
     radius = plane.norm(dim=1)
     assert radius[ellipse].quantile(0.05) > radius[~ellipse].quantile(0.95)
+    assert radius[factors[:, 0] == 0].median() < 0.7 * radius[factors[:, 0] == 2].median()  # squares, hearts
     phase = torch.complex(*plane[ellipse].T).angle()
     half_turns = 2 * 2 * torch.pi / 39 * factors[ellipse, 2]  # an ellipse is itself again after half a turn
     follows = [torch.polar(torch.ones_like(phase), phase + s * half_turns).mean().abs() for s in (1, -1)]

@@ -62,8 +62,8 @@ class Turns:
     opened: int = 10_000
     weight: float = 8.0  # beta until then
     free: int = 3000  # steps from then on in which the KL of the late ones costs nothing; it costs in full after as many more
-    loud: float = 2.0  # the late ones' first weights, in PyTorch's: with these one more goes off
-    narrow: float = -3.0  # the log variance of their posteriors at first, but for what these weights add
+    loud: float = 2.0  # times PyTorch's first weights, for the late ones; with 1 one of them goes off
+    narrow: float = -3.0  # the bias of their log variances at first
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Training:
         return replace_settings(self.recipe, **SETTLED) if settled else self.recipe
 
     def weight(self) -> float | Tensor:
-        """Beta or gamma at this step."""
+        """Beta or gamma of the next step; `step` asks before it counts itself."""
         recipe, turns = self.recipe, self.recipe.turns
         if turns:
             return recipe.weight + (turns.weight - recipe.weight) * (self.updates < turns.opened)
