@@ -164,6 +164,18 @@ def what_all_read(x, out, N, BLOCK: tl.constexpr):
         tl.atomic_add(out, first)
 
 
+def what_two_read(x, out, N, BLOCK: tl.constexpr):
+    me = tl.program_id(0)
+    first = tl.load(out, mask=me > 0, other=0.0)  # programs 1 and 2
+    tl.store(out, first, mask=me == 2)
+
+
+def what_two_added_to(x, out, N, BLOCK: tl.constexpr):
+    me = tl.program_id(0)
+    tl.atomic_add(out + 1, 1.0, mask=me > 0)  # programs 1 and 2
+    tl.store(out, tl.load(out + 1, mask=me == 2, other=0.0), mask=me == 2)
+
+
 def one_place_for_all_lanes(x, out, N, BLOCK: tl.constexpr):
     place = tl.arange(0, BLOCK)
     tl.store(out + tl.program_id(0) + 0 * place, tl.load(x + place))
@@ -186,6 +198,8 @@ def half_atomic(x, out, N, BLOCK: tl.constexpr):
         (what_another_wrote, "Programs 0 and 1 both touch a number of `out`"),
         (what_another_writes_later, "Programs 0 and 1 both touch a number of `out`"),
         (what_all_read, "Programs 0 and 2 both touch a number of `out`"),
+        (what_two_read, "Programs 1 and 2 both touch a number of `out`"),
+        (what_two_added_to, "Programs 1 and 2 both touch a number of `out`"),
         (one_place_for_all_lanes, "Program 0 stores different numbers to one place of `out`"),
         (half_atomic, "Programs 0 and 1 both touch a number of `out`"),
     ],

@@ -38,7 +38,7 @@ from course_lib.exercise.findings import NoTriton, Wrong
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 SECTOR = 32  # bytes: the least that a GPU of NVIDIA's fetches from its memory
-NOWHERE, ATOMIC, SEVERAL = -1, -2, -3  # in the place of a program's number
+NOWHERE, ATOMIC = -1, -2  # in the place of a program's number
 _APART = 1 << 48  # bytes between the addresses of two tensors
 _SPECIAL = (
     "exp",
@@ -235,6 +235,30 @@ def _last_words(error: BaseException) -> str:
 # ---------------------------------------------------------------- interpreted
 
 
+class _Programs:
+    """Which programs did one thing to each of `size` numbers: the first, and one other if there was one."""
+
+    def __init__(self, size: int):
+        import numpy as np
+
+        self.first, self.second = np.full((2, size), NOWHERE, dtype=np.int32)
+
+    def note(self, places: Any, program: int) -> None:
+        import numpy as np
+
+        first, second = self.first[places], self.second[places]
+        self.second[places] = np.where((first == NOWHERE) | (first == program), second, program)
+        self.first[places] = np.where(first == NOWHERE, program, first)
+
+    def other_than(self, program: int, places: Any) -> int:
+        """Another program that did it to one of these numbers, or NOWHERE."""
+        import numpy as np
+
+        first = self.first[places]
+        others = np.where(first == program, self.second[places], first)
+        return int(others.max(initial=NOWHERE))
+
+
 class _Memory:
     """One tensor as kernels see it: its numbers from the first to the last in memory, and who touched them."""
 
@@ -247,7 +271,7 @@ class _Memory:
         self.numbers = (flat.view(torch.uint16) if x.dtype == torch.bfloat16 else flat).numpy()
         self.reader, self.writer = np.full((2, self.size), NOWHERE, dtype=np.int32)
         self.reads = np.zeros(self.size, dtype=np.int32)
-        self.loaded = np.full(self.size, NOWHERE, dtype=np.int32)  # by which program alone, or SEVERAL
+        self.loaders, self.storers, self.adders = (_Programs(self.size) for _ in range(3))
 
     def shaped(self, values: Any) -> Tensor:
         """Notes on memory in the tensor's own shape."""
@@ -300,13 +324,11 @@ class _Watch:
         self.trace.sectors += SECTOR * len(np.unique(wanted // SECTOR))
         return memory, places, mask
 
-    def apart(self, memory: _Memory, before: Any, by: int) -> None:
-        """KernelError where the programs `before` that wrote or loaded some numbers are others than `by`: on a GPU they may come later."""
-        other = (before != NOWHERE) & (before != by)
-        if other.any():
-            raise KernelError(
-                "race", program=self.program, other=max(0, int(before[other][0])), name=memory.name
-            )
+    def apart(self, memory: _Memory, places: Any, *before: _Programs) -> None:
+        """KernelError where other programs were there `before` at some numbers: on a GPU they may come later."""
+        other = max(programs.other_than(self.program, places) for programs in before)
+        if other != NOWHERE:
+            raise KernelError("race", program=self.program, other=other, name=memory.name)
 
     def create_masked_load(self, ptrs, mask, other, *_):  # what follows is for caches, and differs by version
         import numpy as np
@@ -317,13 +339,10 @@ class _Watch:
         nothing = np.nan if np.dtype(kind).kind == "f" and ptrs.data.size > 1 else 0
         values = np.broadcast_to(nothing if other is None else other.data, ptrs.data.shape).astype(kind)
         wanted = places[mask]
-        self.apart(memory, memory.writer[wanted], self.program)
+        self.apart(memory, wanted, memory.storers, memory.adders)
         values[mask] = memory.numbers[wanted]
         memory.reader[wanted] = self.program
-        before = memory.loaded[wanted]
-        memory.loaded[wanted] = np.where(
-            (before == NOWHERE) | (before == self.program), self.program, SEVERAL
-        )
+        memory.loaders.note(wanted, self.program)
         np.add.at(memory.reads, wanted, 1)
         self.trace.loaded += wanted.size * memory.like.element_size()
         return self.room.TensorHandle(values, ptrs.get_element_ty())
@@ -333,8 +352,7 @@ class _Watch:
 
         memory, places, mask = self.touch(ptrs.data, mask.data, "writes")
         wanted = places[mask]
-        self.apart(memory, memory.writer[wanted], self.program)
-        self.apart(memory, memory.loaded[wanted], self.program)
+        self.apart(memory, wanted, memory.storers, memory.adders, memory.loaders)
         stored = np.broadcast_to(value.data, ptrs.data.shape)[mask].astype(memory.numbers.dtype)
         memory.numbers[wanted] = stored
         if not np.array_equal(
@@ -344,6 +362,7 @@ class _Watch:
         ):
             raise KernelError("lanes", program=self.program, name=memory.name)
         memory.writer[wanted] = self.program
+        memory.storers.note(wanted, self.program)
         self.trace.stored += wanted.size * memory.like.element_size()
 
     def create_atomic_rmw(self, rmwOp, ptr, val, mask, *_):
@@ -355,12 +374,12 @@ class _Watch:
                 "Of the atomic operations the course's interpreter knows tl.atomic_add."
             )
         wanted = places[mask]
-        self.apart(memory, memory.writer[wanted], ATOMIC)  # two atomic operations may meet
-        self.apart(memory, memory.loaded[wanted], self.program)
+        self.apart(memory, wanted, memory.storers, memory.loaders)  # two atomic operations may meet
         before = np.zeros(ptr.data.shape, memory.numbers.dtype)
         before[mask] = memory.numbers[wanted]
         np.add.at(memory.numbers, wanted, np.broadcast_to(val.data, ptr.data.shape)[mask])
         memory.writer[wanted] = ATOMIC
+        memory.adders.note(wanted, self.program)
         memory.reader[wanted] = self.program
         self.trace.loaded += wanted.size * memory.like.element_size()
         self.trace.stored += wanted.size * memory.like.element_size()
