@@ -121,6 +121,16 @@ class TestCounts:
         trace = run(add, x, out)
         assert out.item() == 45 and (trace.loaded, trace.stored) == (80, 40)
 
+    def test_a_program_may_load_what_it_alone_added_to(self):
+        def own(x, out, N, BLOCK: tl.constexpr):
+            me = tl.program_id(0)
+            tl.atomic_add(out + me, tl.load(x + me))
+            tl.store(out + me, 2 * tl.load(out + me))
+
+        out = torch.zeros(3)
+        run(own, torch.arange(3.0), out)
+        assert out.tolist() == [0, 2, 4]
+
     def test_without_other_what_the_mask_leaves_out_is_nothing_to_count_on(self):
         def careless(x, out, N, BLOCK: tl.constexpr):
             place = tl.arange(0, BLOCK)
