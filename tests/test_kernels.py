@@ -198,6 +198,12 @@ def half_atomic(x, out, N, BLOCK: tl.constexpr):
         tl.store(out + tl.arange(0, BLOCK), tl.load(x + tl.arange(0, BLOCK)))
 
 
+def cleared_by_the_first_alone(x, out, N, BLOCK: tl.constexpr):
+    if tl.program_id(0) == 0:
+        tl.store(out, 0.0)
+    tl.atomic_add(out, tl.load(x + tl.program_id(0)))
+
+
 @needs_triton
 @pytest.mark.parametrize(
     ("kernel", "words"),
@@ -212,6 +218,7 @@ def half_atomic(x, out, N, BLOCK: tl.constexpr):
         (what_two_added_to, "Programs 1 and 2 both touch a number of `out`"),
         (one_place_for_all_lanes, "Program 0 stores different numbers to one place of `out`"),
         (half_atomic, "Programs 0 and 1 both touch a number of `out`"),
+        (cleared_by_the_first_alone, "Programs 0 and 1 both touch a number of `out`"),
     ],
 )
 def test_what_a_gpu_would_not_say(kernel, words):
