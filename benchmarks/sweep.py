@@ -18,15 +18,19 @@ NUMBERS = {
 
 
 def main() -> None:
-    rows = read_sweep(data_folder() / "sweeps" / "sprites.csv")
-    print(f"{'':<21}{'weight':>7}{'runs':>6}" + "".join(f"{name:>26}" for name in NUMBERS))
-    for row in sweep_medians(rows):
-        values = "".join(f"{row[name]:>26{kind}}" for name, kind in NUMBERS.items())
-        print(f"{row['method']:<21}{row['weight']:>7g}{row['runs']:>6}{values}")
+    show("sprites")
     for method, score in PUBLISHED.items():
         print(f"published, {method}, 64×64, 300,000 steps: FactorVAE score {score}")
-    print()
-    print(checkpoints.table())
+    show("scenes")
+    for names in (checkpoints.VAES, checkpoints.SCENES):
+        print(f"\n{checkpoints.table(names=names)}")
+
+
+def show(kind: str) -> None:
+    print(f"{kind:<31}{'weight':>7}{'runs':>6}" + "".join(f"{name:>26}" for name in NUMBERS))
+    for row in sweep_medians(read_sweep(data_folder() / "sweeps" / f"{kind}.csv")):
+        values = "".join(f"{row[name]:>26{number}}" for name, number in NUMBERS.items())
+        print(f"{row['method']:<31}{row['weight']:>7g}{row['runs']:>6}{values}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from course_lib.models import VAE
 from course_lib.training import seeded
 
 VAES = ("vae", "beta_vae", "beta_tcvae", "beta_tcvae_in_turns", "factor_vae")
-PAIRS = ("ada_gvae", "scenes_beta_vae")  # which `course pretrain --pairs` makes
+SCENES = ("scenes_vae", "scenes_outlines")  # of scenes in colour
+PAIRS = ("ada_gvae",)  # which `course pretrain --pairs` makes
 SHOWN = (  # in `table`, of a card's metrics
     "reconstruction (nats)",
     "KL (nats)",
@@ -43,7 +44,7 @@ class Checkpoint:
 
 
 def vae_of(card: dict) -> VAE:
-    """The untrained VAE that a card describes: {"network": {"latents", "size", "channels"}}."""
+    """The untrained VAE that a card describes: {"network": {"latents", "size", "channels"}}, and perhaps "outlines"."""
     return VAE(**card["network"])
 
 
@@ -109,10 +110,10 @@ def machine(device: torch.device | str) -> str:
     return f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores"
 
 
-def table(folder: Path | None = None) -> str:
-    """The cards of the VAEs as a Markdown table, one model a row; a dash where a model was not measured yet."""
+def table(folder: Path | None = None, names: tuple[str, ...] = VAES) -> str:
+    """The cards of VAEs as a Markdown table, one model a row; a dash where a model was not measured yet."""
     folder = folder or data_folder() / "checkpoints"
-    paths = [path for name in VAES if (path := folder / f"{name}.json").exists()]
+    paths = [path for name in names if (path := folder / f"{name}.json").exists()]
     cards = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     rows = [["Model", "Weight", "Steps", *SHOWN], ["---"] * (3 + len(SHOWN))]
     for card in cards:

@@ -47,6 +47,9 @@ def keys(
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(help="Only these, such as vae factor_vae.")] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Train the sweep of lesson 04 instead.")] = False,
+    scenes: Annotated[
+        bool, typer.Option("--scenes", help="Train the comparison on scenes in colour instead.")
+    ] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Train the comparison of lesson 09 instead.")
     ] = False,
@@ -63,7 +66,7 @@ def pretrain(
 ) -> None:
     """Train the checkpoints of lessons 03, 04 and 06, or one comparison, from where an interrupted run left it (Ctrl-C).
 
-    Scenes in colour (scenes_vae, scenes_beta_tcvae, scenes_factor_vae) are trained where they are named.
+    Scenes in colour (scenes_outlines, scenes_vae, scenes_beta_tcvae, scenes_factor_vae) are trained where they are named.
     """
     from course_lib import checkpoints
     from course_lib.exercise.key import solutions_only
@@ -74,15 +77,20 @@ def pretrain(
     known = [*usual, *pretraining.SCENES]
     if unknown := set(names or ()) - set(known):
         raise typer.BadParameter(f"expected some of {', '.join(known)}; got {', '.join(unknown)}.")
-    if sweep + pairs + correlated + bool(names) > 1:
-        raise typer.BadParameter("expected names, or one of --sweep, --pairs and --correlated; got several.")
-    comparison = sweep or pairs or correlated
+    if sweep + scenes + pairs + correlated + bool(names) > 1:
+        options = "--sweep, --scenes, --pairs and --correlated"
+        raise typer.BadParameter(f"expected names, or one of {options}; got several.")
+    comparison = sweep or scenes or pairs or correlated
     folder, device = out or data_folder() / ("sweeps" if comparison else "checkpoints"), pick_device()
     try:
         with solutions_only():
             if sweep:
                 table = folder / "sprites.csv"
                 pretraining.sweep(steps or pretraining.SWEEP_STEPS, state / "sweep", table, device)
+            elif scenes:
+                table, recipes = folder / "scenes.csv", pretraining.scenes_recipes()
+                steps = steps or pretraining.SCENES_STEPS
+                pretraining.sweep(steps, state / "scenes", table, device, recipes)
             elif pairs:
                 what_it_takes.compare_long(folder, out or data_folder() / "checkpoints", steps, device)
             elif correlated:

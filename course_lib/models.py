@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # By image size. Each of the encoder's convolutions halves the image, down to 4×4: channels out, and kernel.
@@ -64,20 +66,42 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """An encoder q(z|x) and a decoder p(x|z). Sampling and the loss are the student's (lessons.elbo)."""
+    """An encoder q(z|x) and a decoder p(x|z). Sampling and the loss are the student's (lessons.elbo).
 
-    def __init__(self, latents: int = 10, size: int = 64, channels: int = 1):
+    outlines: how many of the latents, the last ones, are read from the outlines of x, by an encoder of their own; not all.
+    """
+
+    def __init__(self, latents: int = 10, size: int = 64, channels: int = 1, outlines: int = 0):
         super().__init__()
-        self.encoder = Encoder(latents, size, channels)
+        _check(latents, size, channels)
+        if type(outlines) is not int or not 0 <= outlines < latents:
+            raise ValueError(f"outlines: expected an integer from 0 to {latents - 1}, got {outlines!r}")
+        self.encoder = Encoder(latents - outlines, size, channels)
         self.decoder = Decoder(latents, size, channels)
+        self.outline_encoder = Encoder(outlines, size) if outlines else None
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, S, S) to mean (B, D), log_var (B, D)."""
-        return self.encoder(x)
+        mean, log_var = self.encoder(x)
+        if self.outline_encoder is not None:
+            more = self.outline_encoder(outlines(x))
+            mean, log_var = (torch.cat(parts, dim=1) for parts in zip((mean, log_var), more, strict=True))
+        return mean, log_var
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) to logits (B, C, S, S)."""
         return self.decoder(z)
+
+
+def outlines(x: Tensor) -> Tensor:
+    """How far each pixel's colour is from those of its neighbours on the right and below: (B, C, S, S) to (B, 1, S, S).
+
+    √(Σ_c (right_c − x_c)² + (below_c − x_c)²), where a pixel at the edge is its own neighbour. Which of two colours lies
+    on which side does not matter.
+    """
+    right = F.pad(x[..., 1:] - x[..., :-1], (0, 1))
+    below = F.pad(x[..., 1:, :] - x[..., :-1, :], (0, 0, 0, 1))
+    return torch.cat([right, below], dim=1).norm(dim=1, keepdim=True)
 
 
 def mlp(*widths: int) -> nn.Sequential:

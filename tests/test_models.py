@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib.models import VAE, Decoder, Encoder, mlp
+from course_lib.models import VAE, Decoder, Encoder, mlp, outlines
 
 # (kernel area · channels in + 1 bias) · channels out, layer by layer, for 10 latents and 1 channel
 ENCODER_COUNT = {
@@ -90,8 +90,32 @@ def test_a_code_does_not_depend_on_its_batch(size):
     torch.testing.assert_close(vae.encode(x)[1][8:], vae.encode(x[8:])[1])
 
 
-def test_gradients_reach_every_parameter():
-    vae = VAE(4, 32)
+def test_outlines_by_hand():
+    """Red left of blue, over black: 1 off in two channels to the right, in one below; edges of the image are none."""
+    x = torch.zeros(1, 3, 2, 2)
+    x[0, 0, 0, 0] = x[0, 2, 0, 1] = 1
+    torch.testing.assert_close(outlines(x), torch.tensor([[[[3**0.5, 1], [0, 0]]]]))
+    torch.testing.assert_close(outlines(1 - x), outlines(x))
+    torch.testing.assert_close(outlines(x[:, [2, 1, 0]]), outlines(x))
+    x.requires_grad_(True)
+    assert torch.autograd.grad(outlines(x).sum(), x)[0].isfinite().all()  # flat places have no slope
+
+
+def test_latents_of_outlines_do_not_know_which_colour_is_which():
+    torch.manual_seed(0)
+    vae, x = VAE(5, 32, 3, outlines=2), torch.rand(4, 3, 32, 32)
+    assert count(vae) == count(Encoder(3, 32, 3)) + count(Encoder(2, 32)) + count(Decoder(5, 32, 3))
+    for found, other in zip(vae.encode(x), vae.encode(1 - x), strict=True):
+        assert found.shape == (4, 5)
+        torch.testing.assert_close(found[:, 3:], other[:, 3:])
+        assert (found[:, :3] - other[:, :3]).abs().min() > 1e-6
+    torch.testing.assert_close(vae.encode(x)[1][:, :3], vae.encoder(x)[1])
+    torch.testing.assert_close(vae.encode(x)[0][:, 3:], vae.outline_encoder(outlines(x))[0])
+
+
+@pytest.mark.parametrize("outlines_", [0, 2])
+def test_gradients_reach_every_parameter(outlines_):
+    vae = VAE(4, 32, outlines=outlines_)
     mean, log_var = vae.encode(torch.rand(8, 1, 32, 32))
     vae.decode(mean + log_var).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in vae.parameters())
@@ -109,6 +133,8 @@ def test_mlp_is_linear_layers_with_relu_between():
     [
         (lambda: VAE(size=48), r"size: expected one of \(64, 32, 16\) pixels, got 48"),
         (lambda: VAE(latents=0), "latents: expected a positive integer, got 0"),
+        (lambda: VAE(3, 32, outlines=3), "outlines: expected an integer from 0 to 2, got 3"),
+        (lambda: VAE(3, 32, outlines=-1), "outlines: expected an integer from 0 to 2, got -1"),
         (lambda: VAE(latents=2.0), "latents: expected a positive integer, got 2.0"),
         (lambda: Decoder(channels=-1), "channels: expected a positive integer, got -1"),
         (lambda: VAE(3, 32).encode(torch.rand(2, 1, 64, 64)), r"expects \(B, \*\(1, 32, 32\)\), got \(2, 1, 64, 64\)"),

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from course_lib.experiments.beta_vae import information_matrix
 from course_lib.experiments.elbo import forward
 from course_lib.experiments.what_it_takes import KEPT
 from course_lib.files import data_folder
-from course_lib.lessons import elbo
+from course_lib.lessons import beta_vae, elbo
 from course_lib.models import VAE
 from course_lib.training import seeded
 
@@ -30,6 +32,15 @@ SMALL = {
     "factor_vae": pretraining.Recipe("FactorVAE", 35.0, batch=4, width=8, layers=2, discriminator_steps=2),
     "scenes": pretraining.Recipe("beta-TCVAE", 4.0, data="scenes", batch=4),
     "in_turns": pretraining.Recipe("beta-TCVAE", 4.0, batch=4, turns=pretraining.Turns(1, 2, 3, 8.0, 1)),
+    "outlines": pretraining.Recipe(
+        "beta-TCVAE",
+        4.0,
+        data="scenes",
+        times=4,
+        batch=4,
+        outlines=2,
+        turns=pretraining.Turns(1, 2, 3, 16.0, 1, shaped=10.0, once=4),
+    ),
 }
 
 
@@ -50,14 +61,24 @@ def sprites():
     return Sprites(32)
 
 
-@pytest.mark.parametrize("name", checkpoints.VAES)
-def test_a_checkpoint_is_worth_what_its_card_says(name, sprites):
+@pytest.fixture(scope="module")
+def scenes():
+    return Shapes3D(32)
+
+
+ALL = pretraining.RECIPES | pretraining.SCENES
+
+
+@pytest.mark.parametrize("name", checkpoints.VAES + checkpoints.SCENES)
+def test_a_checkpoint_is_worth_what_its_card_says(name, sprites, scenes):
     """On a small sample, within four standard errors of it (MIG: within its bias and spread at 4,000 points)."""
     checkpoint = checkpoints.load(name)
     card, found = checkpoint.card, checkpoint.card["metrics"]
-    assert card["method"] == pretraining.RECIPES[name].title and card["steps"] > 0
+    assert card["method"] == ALL[name].title and card["steps"] > 0
+    assert card["settings"] == json.loads(json.dumps(ALL[name].settings()))
     generator = torch.Generator().manual_seed(123)
-    x, factors = sprites.sample(768, generator)
+    data = {"sprites": sprites, "scenes": scenes}[ALL[name].data]
+    x, factors = data.sample(768, generator)
     x, logits, mean, log_var, _ = forward(checkpoint.network, x, generator)
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(
         (1, 2, 3)
@@ -92,10 +113,24 @@ def test_the_latents_in_turns_are_y_x_size_and_a_ring_of_shape_and_angle(sprites
     assert max(follows) > 0.9
 
 
+def test_every_factor_of_a_scene_has_a_latent_of_its_own(scenes):
+    """What lesson 00 says of this checkpoint, and the aim for it."""
+    checkpoint = checkpoints.load("scenes_outlines")
+    found = checkpoint.card["metrics"]
+    assert found["FactorVAE score"] >= 0.95 and found["DCI disentanglement"] >= 0.8
+    x, factors = scenes.sample(6000, torch.Generator().manual_seed(5))
+    information, entropy = information_matrix(checkpoint.network.encode(x)[0], factors)
+    share, latent = (information / entropy).max(0)
+    assert share.min() > 0.5 and sorted(latent.tolist()) == [*range(6)]
+    assert (latent[:3] < 3).all()  # the hues, which outlines hardly show
+
+
 def test_the_folder_holds_the_recipes_and_is_small():
     folder = data_folder() / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {
-        f"{name}.{kind}" for name in (*checkpoints.VAES, "ufdn", *KEPT) for kind in ("safetensors", "json")
+        f"{name}.{kind}"
+        for name in (*checkpoints.VAES, *checkpoints.SCENES, "ufdn", *KEPT)
+        for kind in ("safetensors", "json")
     }
     assert all(path.stat().st_size < 3.5e6 for path in folder.iterdir())
 
@@ -106,12 +141,24 @@ def test_a_checkpoint_is_the_median_seed_of_its_runs_in_the_sweep():
         runs = [r for r in rows if (r["method"], r["weight"]) == (recipe.title, recipe.weight)]
         ranked = sorted(runs, key=lambda r: r["DCI disentanglement"])
         assert len(runs) == 3 and ranked[1]["seed"] == recipe.seed, name
-        settings = checkpoints.load(name).card["settings"]
-        assert settings == json.loads(json.dumps(recipe.settings())), name
+
+
+def test_the_checkpoints_of_scenes_are_the_median_seeds_of_their_comparison():
+    rows = pretraining.read_sweep(data_folder() / "sweeps" / "scenes.csv")
+    assert not any(r.settle for r in pretraining.scenes_recipes())
+    expected = [(r.title, r.weight, r.seed) for r in pretraining.scenes_recipes()]
+    assert sorted((r["method"], r["weight"], r["seed"]) for r in rows) == sorted(expected)
+    assert {r["steps"] for r in rows} == {pretraining.SCENES_STEPS}
+    for name in checkpoints.SCENES:
+        recipe = pretraining.SCENES[name]
+        runs = [r for r in rows if r["method"] == recipe.title]
+        assert sorted(runs, key=lambda r: r["DCI disentanglement"])[1]["seed"] == recipe.seed
+        assert checkpoints.load(name).card["steps"] == 2 * pretraining.SCENES_STEPS
 
 
 def test_the_readme_shows_the_cards():
-    assert checkpoints.table() in (data_folder() / "README.md").read_text(encoding="utf-8")
+    text = (data_folder() / "README.md").read_text(encoding="utf-8")
+    assert checkpoints.table() in text and checkpoints.table(names=checkpoints.SCENES) in text
 
 
 # ------------------------------------------------------------------ saving and loading
@@ -208,6 +255,20 @@ def test_scenes_are_trained_where_they_are_named(small, tmp_path, monkeypatch):
     assert found.network.encoder.shape == (3, 32, 32) and "480,000" in found.card["data"]
 
 
+def test_scenes_are_compared(small, tmp_path, monkeypatch):
+    """With outlines and without, under names of their own, after the VAE."""
+    monkeypatch.setattr(pretraining, "SEEDS", (3,))
+    monkeypatch.setitem(pretraining.SCENES, "scenes_outlines", SMALL["outlines"])
+    plain = pretraining.Recipe("VAE", 1.0, data="scenes", batch=4)
+    monkeypatch.setitem(pretraining.SCENES, "scenes_vae", plain)
+    places = ["--state", str(tmp_path), "--out", str(tmp_path), "--steps", "4"]
+    result = CliRunner().invoke(app, ["pretrain", "--scenes", *places])
+    assert result.exit_code == 0, result.output
+    rows = pretraining.read_sweep(tmp_path / "scenes.csv")
+    titles = ["VAE", "beta-TCVAE, in turns", "beta-TCVAE, in turns, outlines"]
+    assert [(r["method"], r["seed"], r["steps"], r["MIG"]) for r in rows] == [(t, 3, 4, 0.25) for t in titles]
+
+
 def test_measure_of_scenes(monkeypatch):
     """A posterior that is the prior, on a part of the grid; the symmetry of sprites is none of theirs."""
     monkeypatch.setattr(pretraining, "BOUND_IMAGES", 16)
@@ -291,7 +352,14 @@ def test_a_state_that_is_further_is_no_shorter_training(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["vae", "--sweep"], ["--pairs", "--correlated"], ["--steps", "-1"], ["vae", "--steps", "0"]]
+    "arguments",
+    [
+        ["vae", "--sweep"],
+        ["--pairs", "--correlated"],
+        ["--scenes", "--sweep"],
+        ["--steps", "-1"],
+        ["vae", "--steps", "0"],
+    ],
 )
 def test_the_command_takes_one_thing_at_a_time(arguments, tmp_path):
     places = ["--state", str(tmp_path), "--out", str(tmp_path)]
@@ -395,9 +463,73 @@ def test_late_latents_cost_nothing_at_first_and_less_pressure_comes_with_them(up
     training, generator = in_turns(updates), torch.Generator().manual_seed(0)
     mean, log_var = torch.randn(2, 5, 4, generator=generator)
     late = 0.5 * (mean**2 + log_var.exp() - log_var - 1)[:, TURNS.early :].sum(1).mean()
-    torch.testing.assert_close(training._spared(mean, log_var), free * late)
+    spared = training._spared(mean[:, TURNS.early :], log_var[:, TURNS.early :])
+    torch.testing.assert_close(spared, free * late)
     training.updates -= 1  # a step asks for its weight before it is counted
     assert training.weight() == weight
+
+
+@pytest.mark.parametrize("updates, share", [(5, 1), (10, 1), (11, 0.75), (14, 0)])
+def test_where_a_late_code_is_free_its_aggregate_is_not(updates, share):
+    """A latent that is the prior spares nothing; one whose codes are narrow together is charged 10 times its Gaussian's KL."""
+    turns = replace(TURNS, shaped=10.0)
+    training = pretraining.Training(pretraining.Recipe("beta-TCVAE", 4.0, batch=4, turns=turns))
+    training.updates.fill_(updates)
+    log_var = torch.tensor([[0.0, 2 * math.log(0.1)]]).expand(1000, 2)
+    mean = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.0, 0.2])
+    narrow = torch.distributions.Normal(mean[:, 1].mean(), (mean[:, 1].var(correction=0) + 0.01).sqrt())
+    prior = torch.distributions.Normal(0.0, 1.0)
+    own = torch.distributions.kl_divergence(torch.distributions.Normal(mean[:, 1], 0.1), prior).mean()
+    aggregate = torch.distributions.kl_divergence(narrow, prior)
+    torch.testing.assert_close(training._spared(mean, log_var), share * (own - 10 * aggregate))
+    assert training._spared(mean[:, :1], log_var[:, :1]) == 0
+
+
+@pytest.mark.parametrize("updates, counts", [(1, 1), (4, 1), (5, 4), (99, 4)])
+def test_a_pixel_counts_once_until_it_counts_more(updates, counts):
+    training, generator = pretraining.Training(SMALL["outlines"]), torch.Generator().manual_seed(0)
+    training.updates.fill_(updates)
+    x, logits, mean, log_var, z = forward(training.players.vae, training.draw(4, generator), generator)
+    assert x.shape == (4, 3, 32, 32)
+    n = len(training.data)
+    plain = beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=4.0)
+    more = (counts - 1) * elbo.bernoulli_log_likelihood(x, logits).mean()
+    expected = plain - more - training._spared(mean[:, 1:], log_var[:, 1:])
+    torch.testing.assert_close(training._loss(x, logits, mean, log_var, z, 4.0), expected)
+
+
+@pytest.mark.parametrize("early, loud", [(1, [1]), (2, []), (0, [0, 1])])
+def test_late_latents_of_outlines_speak_up_too(early, loud):
+    """Three latents, the last two of outlines; `loud`: which of the first encoder's rows are not PyTorch's."""
+    turns = pretraining.Turns(early, 3 - early, loud=3.0, narrow=-2.0)
+    recipe = pretraining.Recipe("beta-TCVAE", 4.0, seed=5, batch=4, turns=turns, outlines=1)
+    training = pretraining.Training(recipe)
+    with seeded(5):
+        drawn = VAE(3, 32, 1, outlines=1)
+    rows, biases = training.vae.encoder.head[-1].weight, training.vae.encoder.head[-1].bias
+    changed = (rows != drawn.encoder.head[-1].weight).any(1).tolist()
+    assert [j for j in range(2) if changed[j]] == loud == [j for j in range(2) if changed[2 + j]]
+    assert [j for j in range(2) if biases[2 + j] == -2] == loud
+    last = training.vae.outline_encoder.head[-1]
+    torch.testing.assert_close(last.weight, 3 * drawn.outline_encoder.head[-1].weight)
+    assert last.bias.tolist() == [0, -2]
+
+
+def test_a_latent_of_outlines_may_be_early():
+    turns = pretraining.Turns(3, 1, loud=3.0)
+    recipe = pretraining.Recipe("beta-TCVAE", 4.0, seed=5, batch=4, turns=turns, outlines=2)
+    found = pretraining.Training(recipe).vae.state_dict()
+    with seeded(5):
+        drawn = VAE(4, 32, 1, outlines=2).state_dict()
+    of_late = {"outline_encoder.head.2.weight", "outline_encoder.head.2.bias", "decoder.head.0.weight"}
+    assert {name for name, value in found.items() if not torch.equal(value, drawn[name])} == of_late
+    rows = found["outline_encoder.head.2.weight"] / drawn["outline_encoder.head.2.weight"]
+    assert rows.mean(1).tolist() == pytest.approx([1, 3, 1, 3])
+
+
+def test_a_discriminator_has_no_turns():
+    with pytest.raises(ValueError, match="without a discriminator"):
+        pretraining.Recipe("FactorVAE", 30.0, turns=TURNS)
 
 
 def test_late_latents_speak_up_and_early_ones_are_as_pytorch_draws_them():

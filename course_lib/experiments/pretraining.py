@@ -1,4 +1,4 @@
-"""Long trainings, resumable (`course pretrain`): the checkpoints of lessons 03, 04 and 06, and the sweep of lesson 04.
+"""Long trainings, resumable (`course pretrain`): the checkpoints of lessons 00, 03, 04 and 06, and two comparisons of VAEs.
 
 A training is saved every ROUND steps and goes on exactly where it stopped. Several processes may work at once: a
 training that another one holds is passed over. On a GPU one process trains the runs of the sweep side by side, and saves
@@ -64,6 +64,10 @@ class Turns:
     free: int = 3000  # steps from then on in which the KL of the late ones costs nothing; it costs in full after as many more
     loud: float = 2.0  # times PyTorch's first weights, for the late ones; with 1 one of them goes off
     narrow: float = -3.0  # the bias of their log variances at first
+    # While the KL is free a code may shrink to a tiny scale, and go off later. Then the KL from the prior of a Gaussian that has
+    # the mean and variance of z over the batch can be charged: so many times.
+    shaped: float = 0.0
+    once: int = 0  # the step until which a pixel counts once, however often it counts after
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,16 @@ class Recipe:
     warm_up: int = 0  # steps in which the weight grows from the plain VAE's
     settle: int = 0  # the step from which on Kim and Mnih's batch and learning rate hold; 0: never
     turns: Turns | None = None
+    outlines: int = 0  # how many latents, the last, are read from an image's outlines alone
+
+    def __post_init__(self):
+        if self.turns and self.method == "FactorVAE":
+            raise ValueError("turns: expected a method without a discriminator, got FactorVAE")
 
     @property
     def title(self) -> str:
         """The method, as tables and figures name it."""
-        return f"{self.method}, in turns" if self.turns else self.method
+        return self.method + ", in turns" * bool(self.turns) + ", outlines" * bool(self.outlines)
 
     @property
     def latents(self) -> int:
@@ -99,8 +108,8 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        turns = "-turns" if self.turns else ""
-        return f"{self.method}{turns}-{self.weight:g}-seed{self.seed}".lower()
+        words = self.title.replace(", ", "-").replace("in turns", "turns")
+        return f"{words}-{self.weight:g}-seed{self.seed}".lower()
 
     def settings(self) -> dict:
         """What a card says of it."""
@@ -114,8 +123,11 @@ class Recipe:
             **({"steps until the full weight": self.warm_up} if self.warm_up else {}),
             "seed": self.seed,
         }
+        if self.outlines:
+            found["latents read from outlines"] = self.outlines
         if self.turns:
-            found["in turns"] = asdict(self.turns)
+            unused = {name for name in ("shaped", "once") if not getattr(self.turns, name)}
+            found["in turns"] = {k: value for k, value in asdict(self.turns).items() if k not in unused}
         if self.settle:
             found[f"from step {self.settle:,}"] = {"batch": SETTLED["batch"], "Adam lr": SETTLED["lr"]}
         if adversarial:
@@ -175,16 +187,22 @@ RECIPES = {  # of data/checkpoints: runs of the sweep that are trained on; of th
     "beta_tcvae_in_turns": _swept("beta-TCVAE, in turns", 4.0, 1, settle=SWEEP_STEPS),
     "factor_vae": _swept("FactorVAE", 20.0, 0, settle=SWEEP_STEPS),
 }
-# Scenes in colour, all 480,000 of 32×32: trained by name only. data/README.md has what they gave.
+# Scenes in colour, all 480,000 of 32×32: trained by name only. data/README.md has what they gave. The two in
+# data/checkpoints are runs of the comparison that were trained on, to twice as many steps.
+SCENES_STEPS = 10_000
 _SCENES = {"data": "scenes", "times": 4, "lr": 5e-4}
+_OUTLINES = Turns(opened=1000, weight=16.0, free=1500, shaped=10.0, once=4000)
 SCENES = {
-    "scenes_vae": Recipe("VAE", 1.0, batch=64, **_SCENES),
+    "scenes_vae": Recipe("VAE", 1.0, batch=64, settle=SCENES_STEPS, **_SCENES),
     "scenes_beta_tcvae": Recipe("beta-TCVAE", 4.0, batch=256, **_SCENES),
     "scenes_factor_vae": Recipe("FactorVAE", 30.0, **_METHODS["FactorVAE"] | _SCENES),
+    "scenes_outlines": Recipe(
+        "beta-TCVAE", 4.0, data="scenes", times=4, turns=_OUTLINES, outlines=3, settle=SCENES_STEPS
+    ),
 }
 
 
-class Repeated(nn.Module):
+class Repeated(VAE):
     """A VAE that is shown each image `times` times, as further channels: its likelihood, a sum over pixels, counts them all.
 
     A picture of 32×32 has a quarter of the pixels of one of 64×64, so that beta and gamma weigh four times as much there.
@@ -192,8 +210,9 @@ class Repeated(nn.Module):
     """
 
     def __init__(self, vae: VAE, times: int, is_open: Callable[[], Tensor] | None = None):
-        super().__init__()
-        self.encoder, self.decoder, self.times, self.is_open = vae.encoder, vae.decoder, times, is_open
+        nn.Module.__init__(self)  # its networks are those of `vae`
+        self.encoder, self.outline_encoder, self.decoder = vae.encoder, vae.outline_encoder, vae.decoder
+        self.times, self.is_open = times, is_open
 
     def show(self, x: Tensor) -> Tensor:
         """x (B, C, S, S) to (B, times · C, S, S)."""
@@ -201,7 +220,7 @@ class Repeated(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, times · C, S, S) to mean (B, D), log_var (B, D), by its first copy; of a closed latent both are 0."""
-        mean, log_var = self.encoder(x[:, : self.encoder.shape[0]])
+        mean, log_var = super().encode(x[:, : self.encoder.shape[0]])
         if self.is_open:
             is_open = self.is_open()
             mean, log_var = mean * is_open, log_var * is_open
@@ -209,7 +228,7 @@ class Repeated(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, D) to logits (B, times · C, S, S), which do not depend on closed latents."""
-        return self.show(self.decoder(z * self.is_open() if self.is_open else z))
+        return self.show(super().decode(z * self.is_open() if self.is_open else z))
 
 
 class Coarse(nn.Sequential):
@@ -233,14 +252,15 @@ class Training:
         kind, self.channels, self.title = DATA[recipe.data]
         self.data = data or kind(recipe.size, device=device)  # several trainings may share one
         with seeded(recipe.seed):
-            self.vae = VAE(recipe.latents, recipe.size, self.channels).to(device)
+            self.vae = VAE(**self.network()).to(device)
             if recipe.turns:
                 _speak_up(self.vae, recipe.turns)
             layers = factor_vae.make_discriminator(recipe.latents, recipe.width, recipe.layers)
         discriminator = Coarse(*layers).to(device)  # most of a FactorVAE's time is its products
         self.generator = torch.Generator(device).manual_seed(recipe.seed)
+        shown = 1 if recipe.turns and recipe.turns.once else recipe.times
         self.players = Players(
-            Repeated(self.vae, recipe.times, self.open_latents if recipe.turns else None),
+            Repeated(self.vae, shown, self.open_latents if recipe.turns else None),
             discriminator,
             torch.optim.Adam(self.vae.parameters(), lr=recipe.lr, fused=True),
             torch.optim.Adam(
@@ -301,13 +321,26 @@ class Training:
             loss = beta_vae.beta_tcvae_loss(x, logits, mean, log_var, z, dataset_size=n, beta=weight)
         else:
             loss = beta_vae.beta_vae_loss(x, logits, mean, log_var, beta=weight)
-        return loss - self._spared(mean, log_var) if self.recipe.turns else loss
+        if turns := self.recipe.turns:
+            loss = loss - self._spared(mean[:, turns.early :], log_var[:, turns.early :])
+            if turns.once:
+                more = (self.recipe.times - 1) * (self.updates > turns.once)
+                loss = loss - more * elbo.bernoulli_log_likelihood(x, logits).mean()
+        return loss
 
     def _spared(self, mean: Tensor, log_var: Tensor) -> Tensor:
-        """What the KL of the late latents would cost soon after they have opened."""
+        """What is taken off the loss soon after the late latents, (B, late) each, have opened, in nats: their KL.
+
+        Less `shaped` times that of the Gaussian that has the mean and variance of z over the batch.
+        """
         turns = self.recipe.turns
         free = (2 - (self.updates - turns.opened) / turns.free).clamp(0, 1)  # the share that costs nothing
-        return free * elbo.gaussian_kl(mean[:, turns.early :], log_var[:, turns.early :]).mean()
+        spared = elbo.gaussian_kl(mean, log_var).mean()
+        if turns.shaped:
+            variance = mean.var(0, correction=0) + log_var.exp().mean(0)  # of z over the batch
+            aggregate = elbo.gaussian_kl(mean.mean(0, keepdim=True), variance.log()[None])
+            spared = spared - turns.shaped * aggregate.mean()
+        return free * spared
 
     def advance(self, steps: int) -> bool:
         """Train for so many steps; False where the user interrupted."""
@@ -347,12 +380,18 @@ class Training:
         self.steps, self.seconds = state["steps"], state["seconds"]
         self.updates.fill_(self.steps)
 
+    def network(self) -> dict:
+        """The arguments of the VAE."""
+        recipe = self.recipe
+        found = {"latents": recipe.latents, "size": recipe.size, "channels": self.channels}
+        return found | ({"outlines": recipe.outlines} if recipe.outlines else {})
+
     def card(self) -> dict:
         """What was done so far, without the metrics."""
         size = self.recipe.size
         return {
             "method": self.recipe.title,
-            "network": {"latents": self.recipe.latents, "size": size, "channels": self.channels},
+            "network": self.network(),
             "data": f"{self.title}, {len(self.data):,} images of {size}×{size}, rendered",
             "settings": self.recipe.settings(),
             "steps": self.steps,
@@ -364,12 +403,14 @@ class Training:
 @torch.no_grad()
 def _speak_up(vae: VAE, turns: Turns) -> None:
     """First weights of the late latents with which the decoder hears them at once; while they are closed nothing moves these."""
-    last, first = vae.encoder.head[-1], vae.decoder.head[0]
-    late = slice(turns.early, None)
-    weight, bias = (p.unflatten(0, (2, -1)) for p in (last.weight, last.bias))  # of means, of log variances
-    weight[:, late] *= turns.loud
-    bias[0, late], bias[1, late] = 0, turns.narrow
-    first.weight[:, late] *= turns.loud
+    vae.decoder.head[0].weight[:, turns.early :] *= turns.loud
+    left = turns.early  # of the early ones
+    for encoder in filter(None, (vae.encoder, vae.outline_encoder)):
+        last = encoder.head[-1]
+        weight, bias = (p.unflatten(0, (2, -1)) for p in (last.weight, last.bias))  # means, log variances
+        weight[:, left:] *= turns.loud
+        bias[0, left:], bias[1, left:] = 0, turns.narrow
+        left = max(0, left - weight.shape[1])
 
 
 def resume(training: Training, state: Path, steps: int) -> None:
@@ -506,7 +547,8 @@ def pretrain(
                 pretrain_ufdn(folder, steps or ufdn.LARGE.steps, device)
             elif free:
                 training = Training((RECIPES | SCENES)[name], device)
-                pretrain_vae(training, steps or STEPS, state_folder / f"{name}.pt", folder, name)
+                wanted = steps or (2 * SCENES_STEPS if name in checkpoints.SCENES else STEPS)
+                pretrain_vae(training, wanted, state_folder / f"{name}.pt", folder, name)
 
 
 def pretrain_vae(training: Training, steps: int, state: Path, folder: Path, name: str) -> None:
@@ -588,16 +630,32 @@ def sweep_recipes() -> list[Recipe]:
     return [_swept(method, weight, seed) for method, weight in order for seed in SEEDS]
 
 
-def sweep(steps: int, state_folder: Path, table: Path, device: torch.device | str = "cpu") -> None:
+def scenes_recipes() -> list[Recipe]:
+    """All runs of the comparison on scenes in colour in the order in which they are trained."""
+    outlines = SCENES["scenes_outlines"]
+    recipes = outlines, SCENES["scenes_vae"], replace_settings(outlines, outlines=0)
+    return [replace_settings(recipe, seed=seed, settle=0) for seed in SEEDS for recipe in recipes]
+
+
+def sweep(
+    steps: int,
+    state_folder: Path,
+    table: Path,
+    device: torch.device | str = "cpu",
+    recipes: list[Recipe] | None = None,
+) -> None:
     """Train every run of the sweep to `steps` steps and write its row into `table`, a CSV; an interrupted call's next one goes on.
+
+    recipes: those of the sweep of sprites, where they are left out; others are trained one after the other on a GPU, too.
 
     A run that is in the table with as many steps is done; one that another process trains is passed over. Latents in
     turns are left out where there are no steps for the second turn.
     FloatingPointError names those that diverged when all others have their rows.
     """
     diverged = []
-    recipes = [r for r in sweep_recipes() if not r.turns or steps > r.turns.opened]
-    if torch.device(device).type == "cuda":
+    alone = recipes is not None
+    recipes = [r for r in (recipes if alone else sweep_recipes()) if not r.turns or steps > r.turns.opened]
+    if torch.device(device).type == "cuda" and not alone:
         todo = [recipe for recipe in recipes if not _is_done(table, recipe, steps)]
         data = Sprites(Recipe.size, device=device).keep()
         states = [state_folder / f"{recipe.name}.pt" for recipe in todo]
@@ -635,8 +693,9 @@ def _is_done(table: Path, recipe: Recipe, steps: int) -> bool:
 
 
 def _place(row: dict) -> tuple:
-    """In the order of WEIGHTS and seeds."""
-    return [*WEIGHTS].index(row["method"]), row["weight"], row["seed"], row["steps"]
+    """In the order of WEIGHTS and seeds; what is not of the sweep comes last."""
+    places = dict(zip(WEIGHTS, range(len(WEIGHTS)), strict=True))
+    return places.get(row["method"], len(places)), row["weight"], row["seed"], row["steps"]
 
 
 # ------------------------------------------------------------------ what a model is worth

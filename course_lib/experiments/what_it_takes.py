@@ -343,9 +343,8 @@ RUNS = [  # data, method, weight, share of labels in the loss
     *(("ellipses", method, weight, 0.0) for method, weight in METHODS.items()),
     *(("ellipses", "beta-TCVAE", METHODS["beta-TCVAE"], share) for share in SHARES),
 ]
-KEPT = {  # the checkpoints: a run, and the seed of its median DCI
+KEPT = {  # the checkpoint: a run, and the seed of its median DCI
     "ada_gvae": (("scenes", "Ada-GVAE", METHODS["Ada-GVAE"] / FEWER), 2),
-    "scenes_beta_vae": (("scenes", "beta-VAE", METHODS["beta-VAE"] / FEWER), 1),
 }
 TEXTS = ("data", "method")  # columns of the table that are no numbers
 

@@ -7,57 +7,61 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib import checkpoints
+from course_lib.datasets.shapes3d import Shapes3D
 from course_lib.datasets.sprites import Sprites
-from course_lib.experiments.what_it_takes import SmallImages
 from course_lib.lessons.why_disentangle import demographic_parity_gap
 from course_lib.training import descend, fit, seeded
 
 # ------------------------------------------------------------------ two models with sliders
 
-# The scene that the sliders change: hues of floor, wall and object, scale, shape. From most other scenes one slider of
-# the beta-VAE comes nearer to a red object, so that its failure is harder to see.
-PICTURE = (3, 2, 5, 7, 3)
-WISH = (3, 2, 0, 7, 3)  # the same with a red object
+# The scene that the sliders change: hues of floor, wall and object, scale, shape, orientation.
+PICTURE = (2, 6, 4, 5, 0, 7)
+WISH = (2, 6, 0, 5, 0, 7)  # the same with a red object
+DRAWN = 12_000  # random scenes, of which a latent's range is known, and what explains it
 
 
 class SceneModel:
-    """A VAE of small scenes, trained beforehand: "ada_gvae", on pairs of them, or "scenes_beta_vae", on single ones.
+    """A VAE of all 480,000 scenes, trained beforehand, with sliders: "scenes_outlines" or "scenes_vae". It needs no answers.
 
-    Its codes are in shares of each latent's range: 5 % of the scenes lie below 0, 5 % above 1. It needs no answers.
+    Codes are in shares of each latent's range: 5 % of the scenes lie below 0, 5 % above 1.
 
-    latents    (L,), those that differ from scene to scene: the means' variance is above half of the prior's
+    latents    (L,), those that differ from scene to scene: the means' variance is above .05, the prior's being 1
     explained  (L, K), the share of a latent's variance that goes with a factor alone: that of the latent's averages over
-               all scenes with the same value of the factor, over the latent's variance. A row's sum is at most 1.
+               scenes with the same value of the factor, over the latent's variance. A row's sum is about 1 at most.
     sliders    by label, as `widgets.explore` takes them, one for each latent, PICTURE's code being the first values. A
-               label names the factor that explains at least .95, where one does.
+               label names the factor that explains at least .8, where one does.
     """
 
     def __init__(self, name: str, device: torch.device | str = "cpu"):
-        kept, scenes = checkpoints.load(name, device), SmallImages("scenes", device)
-        self.vae, self.title = kept.network, f"{kept.card['method']}, {kept.card['steps']:,} steps"
-        self.grid, self.factors = scenes.grid, [factor.replace("_", " ") for factor in scenes.grid.names]
-        means, _ = self.vae.encode(scenes.kept)
+        self.vae, self.scenes = checkpoints.load(name, device).network, Shapes3D(32, device=device)
+        self.names = [factor.replace("_", " ") for factor in self.scenes.grid.names]
+        self.factors = self.scenes.grid.sample(DRAWN, torch.Generator(device).manual_seed(0))
+        means = torch.cat([self.vae.encode(self.scenes.images(part))[0] for part in self.factors.split(500)])
         self.low, self.high = means.quantile(torch.tensor([0.05, 0.95], device=means.device), dim=0)
-        self.codes = (means - self.low) / (self.high - self.low)  # (N, D)
-        self.latents = (means.var(0) > 0.5).nonzero()[:, 0]
+        self.codes = self._shares(means)  # (N, D)
+        self.latents = (means.var(0) > 0.05).nonzero()[:, 0]
         self.explained = self._explained(self.codes[:, self.latents])
-        self.picture = scenes.images(torch.tensor([PICTURE], device=means.device))
+        self.picture = self.image(PICTURE)
         first = self.code(PICTURE)[0, self.latents].clamp(0, 1).tolist()
         self.sliders = {
             label: (0.0, 1.0, 0.05, round(20 * share) / 20)
             for label, share in zip(self._labels(), first, strict=True)
         }
 
+    def image(self, factors: tuple[int, ...]) -> Tensor:
+        """The scene with these factors, (1, 3, 32, 32)."""
+        return self.scenes.images(torch.tensor([factors], device=self.scenes.device))
+
     def code(self, factors: tuple[int, ...]) -> Tensor:
         """The code of the scene with these factors, (1, D)."""
-        return self.codes[self.grid.index(torch.tensor([factors], device=self.codes.device))]
+        return self._shares(self.vae.encode(self.image(factors))[0])
 
     def draw(self, codes: Tensor) -> Tensor:
-        """Codes (B, D) to images (B, 3, 16, 16) in [0, 1]."""
+        """Codes (B, D) to images (B, 3, 32, 32) in [0, 1]."""
         return self.vae.decode(self.low + codes * (self.high - self.low)).sigmoid()
 
     def beside(self, **shares: float) -> Tensor:
-        """PICTURE, and right of it what the model draws of its code with the latents at these shares, (16, 33, 3).
+        """PICTURE, and right of it what the model draws of its code with the latents at these shares, (32, 65, 3).
 
         shares: by the labels of the sliders, all of them. Between the two there is a white line.
         """
@@ -65,19 +69,21 @@ class SceneModel:
         drawn = self.draw(self.code(PICTURE).index_copy(1, self.latents, places))
         return torch.cat([self.picture, torch.ones_like(drawn[..., :1]), drawn], dim=3)[0].permute(1, 2, 0)
 
+    def _shares(self, means: Tensor) -> Tensor:
+        return (means - self.low) / (self.high - self.low)
+
     def _explained(self, codes: Tensor) -> Tensor:
-        table = codes.unflatten(0, self.grid.sizes)  # one axis for each factor, and the latents
-        axes = range(len(self.factors))
-        averages = [table.mean([other for other in axes if other != k]) for k in axes]  # (values, L)
-        shares = [average.var(0, correction=0) / codes.var(0, correction=0) for average in averages]
+        shares = []
+        for values, size in zip(self.factors.unbind(1), self.scenes.grid.sizes, strict=True):
+            member = F.one_hot(values, size).float()  # (N, values)
+            off = member.mT @ (codes - codes.mean(0)) / member.sum(0)[:, None]  # the averages, (values, L)
+            shares.append(member.mean(0) @ off.square() / codes.var(0, correction=0))
         return torch.stack(shares, dim=1)
 
     def _labels(self) -> list[str]:
         shares, factors = self.explained.max(dim=1)
         named = zip(self.latents.tolist(), shares.tolist(), factors.tolist(), strict=True)
-        return [
-            f"{self.factors[k]} (latent {j})" if share >= 0.95 else f"latent {j}" for j, share, k in named
-        ]
+        return [f"{self.names[k]} (latent {j})" if share >= 0.8 else f"latent {j}" for j, share, k in named]
 
 
 # ------------------------------------------------------------------ a classifier, and domains that it never saw
