@@ -217,14 +217,15 @@ def test_the_course_opens_with_sliders_that_need_no_answer(page, students):
     """One of them, by keyboard, makes the object red; the others keep their places."""
     notebook = lab.Notebook(page, students, "00_why_disentangle.ipynb")
     notebook.run(notebook.cell("import matplotlib"))
-    output = notebook.run(notebook.cell("paired ="))
+    output = notebook.run(notebook.cell("named ="))
     sliders = output.locator(".widget-hslider")
     expect(sliders).to_have_count(6)
     before = sliders.locator(".widget-readout").all_inner_texts()
-    assert len(before) == 5 and before[2] != "1.00"
-    sliders.filter(has_text="object hue").locator(".noUi-handle").press("End")
-    expect(output.locator("img")).to_have_attribute("alt", re.compile(r"object hue \(latent 0\) 1,"))
-    expect(sliders.locator(".widget-readout")).to_have_text(["1.00", *before[1:]])
+    assert len(before) == 6 and before[0] == "0.85"
+    for _ in range(8):
+        sliders.filter(has_text="object hue").locator(".noUi-handle").press("ArrowLeft")
+    expect(output.locator("img")).to_have_attribute("alt", re.compile(r"object hue \(latent 0\) 0\.45,"))
+    expect(sliders.locator(".widget-readout")).to_have_text(["0.45", *before[1:]])
     notebook.picture("opening")
     assert not page.problems
 
