@@ -119,6 +119,11 @@ def table(folder: Path | None = None, names: tuple[str, ...] = VAES) -> str:
     for card in cards:
         weight = next(f"{k} {card['settings'][k]:g}" for k in ("beta", "gamma") if k in card["settings"])
         found = card.get("metrics", {})
-        values = [f"{found[name]:.3g}" if name in found else "–" for name in SHOWN]
+        values = [_short(found[name]) if name in found else "–" for name in SHOWN]
         rows.append([card["method"], weight, f"{card['steps']:,}", *values])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _short(value: float) -> str:
+    """Three digits, or as many as there are before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

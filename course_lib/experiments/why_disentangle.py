@@ -41,8 +41,8 @@ class SceneModel:
         self.codes = self._shares(means)  # (N, D)
         self.latents = (means.var(0) > 0.05).nonzero()[:, 0]
         self.explained = self._explained(self.codes[:, self.latents])
-        self.picture = self.image(PICTURE)
-        first = self.code(PICTURE)[0, self.latents].clamp(0, 1).tolist()
+        self.picture, self.start = self.image(PICTURE), self.code(PICTURE)
+        first = self.start[0, self.latents].clamp(0, 1).tolist()
         self.sliders = {
             label: (0.0, 1.0, 0.05, round(20 * share) / 20)
             for label, share in zip(self._labels(), first, strict=True)
@@ -66,7 +66,7 @@ class SceneModel:
         shares: by the labels of the sliders, all of them. Between the two there is a white line.
         """
         places = torch.tensor([[shares[label] for label in self.sliders]], device=self.codes.device)
-        drawn = self.draw(self.code(PICTURE).index_copy(1, self.latents, places))
+        drawn = self.draw(self.start.index_copy(1, self.latents, places))
         return torch.cat([self.picture, torch.ones_like(drawn[..., :1]), drawn], dim=3)[0].permute(1, 2, 0)
 
     def _shares(self, means: Tensor) -> Tensor:
